@@ -45,8 +45,14 @@ def build(stack: str) -> list[str]:
 
 
 def _build(engine: Any, source: Image, tag: str) -> Any:
-    build_args = {"BASE": source.base} if source.base else None
-    image, _ = engine.images.build(path=source.context, target=source.target, buildargs=build_args, tag=tag, rm=True)
+    image, _ = engine.images.build(
+        path=source.context,
+        dockerfile=source.dockerfile,
+        target=source.target,
+        buildargs=source.build_args or None,
+        tag=tag,
+        rm=True,
+    )
     return image
 
 

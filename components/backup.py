@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
+from .build_context import BuildOptions
 from .build_context import digest as context_digest
 from .config import App, Environment, ServiceSettings, Target
 from .config import Backup as BackupConfig
@@ -168,7 +169,7 @@ def image(config: BackupConfig, description: Description) -> Image:
     base = data_image(DATABASE.name, app.database, description).reference
     registry = f"{environment.registry}/" if environment.registry else ""
     return Image(
-        reference=f"{registry}{app.name}-{NAME}:{context_digest(image_context(), base)}",
+        reference=f"{registry}{app.name}-{NAME}:{context_digest(image_context(), BuildOptions(base=base))}",
         # The provider resolves this path in the program's folder, which may differ from the folder of Pulumi.yaml.
         context=os.path.relpath(image_context()),
         base=base,

@@ -5,13 +5,15 @@ file may contain the tag. If the digest covered this file, each new tag would ch
 """
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from .config import ConfigError
+from .config import DOCKERFILE, ConfigError
 from .config.own_files import convert_read_errors
 
 PROJECT_FILES = ("Pulumi.yaml", "Pulumi.*.yaml", "reports", "release.json")
@@ -19,25 +21,90 @@ PROJECT_FILES = ("Pulumi.yaml", "Pulumi.*.yaml", "reports", "release.json")
 IGNORE = ".dockerignore"
 
 
-def digest(context: Path, base: str = "", path: str = "build", root: Path | None = None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """Options of a build that its digest covers.
+
+    Example:
+        options = BuildOptions(dockerfile="docker/api.Dockerfile", args={"NODE_VERSION": "22"})
+    """
+
+    base: str = ""
+    """Base image, if the Dockerfile has the argument BASE. The digest covers the name of the base image."""
+    dockerfile: str | None = None
+    """Path of the Dockerfile in the build context; None for `Dockerfile`."""
+    args: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Build arguments: name → value."""
+
+    def to_bytes(self) -> bytes:
+        """Return the options as bytes. Options without a value add no bytes, so images keep the tags of earlier versions."""
+        options = {"dockerfile": self.dockerfile, "args": dict(self.args)}
+        further = json.dumps({name: value for name, value in options.items() if value}, sort_keys=True)
+        # No name of a file begins with NUL, so the options differ from the records of the files that follow.
+        return self.base.encode() + (f"\0{further}\0".encode() if further != "{}" else b"")
+
+
+def digest(context: Path, options: BuildOptions | None = None, path: str = "build", root: Path | None = None) -> str:
     """Return the digest of a build context: 12 hexadecimal digits of a hash over the paths, modes and contents of all files.
 
     Args:
         context: folder of the build context.
-        base: base image, if the Dockerfile has the argument BASE. The digest covers the name of the base image.
+        options: options of the build, which the digest covers, too; None for the defaults.
         path: config path of the context, for errors.
         root: folder of Pulumi.yaml. If this folder is inside the context, the digest excludes `PROJECT_FILES` in this folder.
 
     Raises:
         ConfigError: a file can't be read, or .dockerignore can't be parsed.
     """
-    project_files = _project_patterns(context, root)
-    total = hashlib.sha256(base.encode())
+    project_files, options = _project_patterns(context, root), options or BuildOptions()
+    total = hashlib.sha256(options.to_bytes())
     with convert_read_errors(path):
-        for name in _sent_files(context, path):
+        for name in _sent_files(context, path, options.dockerfile):
             if not _matches_any(name, project_files):
                 total.update(_record(context, name, path))
     return total.hexdigest()[:12]
+
+
+def check_dockerfile(context: Path, folder: str, dockerfile: str, path: str) -> None:
+    """Refuse a Dockerfile that is missing, or that two builders would read differently.
+
+    The provider's builder reads files that the engine's own builder ignores (docs/adr/035-build-options.md).
+
+    Args:
+        context: folder of the build context.
+        folder: the folder as the configuration names it, for errors.
+        dockerfile: path of the Dockerfile in the build context.
+        path: config path of the build, for errors.
+
+    Raises:
+        ConfigError: the Dockerfile does not exist, is outside of the build context, has an ignore file of its own, or the
+            program's folder has another file with the same path.
+    """
+    file = context / dockerfile
+    with convert_read_errors(path):
+        if dockerfile == DOCKERFILE:
+            if not file.is_file():
+                raise ConfigError(
+                    f"{path}: {folder} has no Dockerfile; add a Dockerfile, or replace `build` by `image`"
+                )
+            return
+        path = f"{path}.dockerfile"
+        if not file.is_file():
+            raise ConfigError(f"{path}: {folder} has no file {dockerfile}; write the path relative to `context`")
+        if not file.resolve().is_relative_to(context):
+            raise ConfigError(
+                f"{path}: {dockerfile} leads out of the build context {folder}; move the file into this folder"
+            )
+        ignore = file.with_name(f"{file.name}{IGNORE}")
+        if ignore.exists():
+            raise ConfigError(
+                f"{path}: not every builder reads {dockerfile}{IGNORE}; move its lines to {folder}/{IGNORE}"
+            )
+        # The provider prefers a file in its own folder, which is the program's folder.
+        if Path(dockerfile).exists() and not Path(dockerfile).samefile(file):
+            raise ConfigError(
+                f"{path}: {Path.cwd().name}/{dockerfile} would be built instead of {folder}/{dockerfile}; rename one of the files"
+            )
 
 
 def refuse_project_files(context: Path, path: str, root: Path) -> None:
@@ -79,13 +146,16 @@ def _matches_any(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)
 
 
-def _sent_files(context: Path, path: str) -> list[str]:
-    """Return the sorted names of all files in a build context that `docker build` sends to the engine."""
+def _sent_files(context: Path, path: str, dockerfile: str | None = None) -> list[str]:
+    """Return the sorted names of all files in a build context that `docker build` sends to the engine.
+
+    The Dockerfile is sent even if .dockerignore excludes it.
+    """
     from docker.utils.build import exclude_paths
 
     patterns = list(_ignore_patterns(context, path))
     try:
-        return sorted(exclude_paths(str(context), patterns))
+        return sorted(exclude_paths(str(context), patterns, dockerfile))
     except re.error as error:
         raise ConfigError(
             f"{path}: {context.name}/{IGNORE} has an invalid pattern ({error}); correct this pattern"

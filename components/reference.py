@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -170,7 +171,7 @@ def _options(
         inner, several = _inner(field, parts)
         is_set = value is not None if several is None else bool(value)
         here = out if out is not None or is_set else depth
-        if inner is None:
+        if inner is None or isinstance(value, str):
             text = _flow(_readable_default(field) if value is None else value)
             yield _line(depth, here, f"{key}: {text}".rstrip(), _about(field, key in required))
         else:
@@ -245,7 +246,7 @@ def _model(field: object, parts: Schema) -> Schema | None:
 
 
 def _about(field: Schema, required: bool) -> str:
-    kind = _kind(field).replace("`", "")
+    kind = re.sub(r"\[\w+\]\(#\w+\)", "mapping", _kind(field)).replace("`", "")
     type_name = kind if required or _readable_default(field) is None or "enum" in field else ""
     facts = ", ".join(word for word in ("required" if required else "", type_name) if word)
     return ": ".join(part for part in (facts, field.get("description", "")) if part)

@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from .build_context import BuildOptions, check_dockerfile, refuse_project_files
 from .build_context import digest as context_digest
-from .build_context import refuse_project_files
 from .config import (
+    DOCKERFILE,
     App,
-    ConfigError,
+    Build,
     Database,
     DataSettings,
     Environment,
@@ -20,7 +21,7 @@ from .config import (
     Source,
     Worker,
 )
-from .config.own_files import convert_read_errors, find_folder, find_in_repository
+from .config.own_files import find_folder, find_in_repository
 from .context import Description
 from .model import names, services
 from .model.services import DATABASE
@@ -279,20 +280,25 @@ def image(tier: str, source: Source, description: Description, target: str | Non
         return Image(reference=pinned, path=f"environment.images.{tier}", pull_secrets=description.pull_secrets)
     if source.image:
         return Image(reference=source.image, path=f"{path}.image", pull_secrets=description.pull_secrets)
-    path, folder = f"{path}.build", source.build or ""
-    context = find_folder(folder, path, description.root)
-    with convert_read_errors(path):
-        if not (context / "Dockerfile").is_file():
-            raise ConfigError(f"{path}: {folder} has no Dockerfile; add a Dockerfile, or replace `build` by `image`")
+    assert source.build
+    return _image_to_build(tier, source.build, target or source.stage, description)
+
+
+def _image_to_build(tier: str, build: Build, target: str | None, description: Description) -> Image:
+    path = f"{description.app.path(tier)}.build"
+    context = find_folder(build.context, path, description.root)
+    check_dockerfile(context, build.context, build.dockerfile, path)
     refuse_project_files(context, path, description.root)
-    target = target or source.target
-    tag = context_digest(context, path=path, root=description.root) + (f"-{target}" if target else "")
-    reference = f"{_repository(tier, context, description)}:{tag}"
-    # The provider resolves this path in the program's folder, which may differ from the folder of Pulumi.yaml.
+    dockerfile = build.dockerfile if build.dockerfile != DOCKERFILE else None
+    options = BuildOptions(dockerfile=dockerfile, args=build.args)
+    tag = context_digest(context, options, path, description.root) + (f"-{target}" if target else "")
+    # The provider resolves the context in the program's folder, which may differ from the folder of Pulumi.yaml.
     return Image(
-        reference=reference,
+        reference=f"{_repository(tier, context, description)}:{tag}",
         context=os.path.relpath(context),
+        dockerfile=dockerfile,
         target=target,
+        args=tuple(sorted(build.args.items())),
         path=path,
         pull_secrets=description.pull_secrets,
     )

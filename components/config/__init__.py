@@ -15,10 +15,12 @@ Import from this package, not from its modules.
 
 from . import template
 from .app import (
+    DOCKERFILE,
     HERE,
     RESERVED,
     Api,
     App,
+    Build,
     Cache,
     Check,
     Database,
@@ -52,6 +54,7 @@ from .monitoring import Monitoring
 from .units import Seconds
 
 __all__ = [
+    "DOCKERFILE",
     "GATEWAY_PATHS",
     "HERE",
     "RESERVED",
@@ -59,6 +62,7 @@ __all__ = [
     "Api",
     "App",
     "Backup",
+    "Build",
     "Cache",
     "Check",
     "ConfigError",

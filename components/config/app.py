@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from ..model import services
 from ..model.names import secret_variable
@@ -16,11 +16,13 @@ from .grammar import RefusalError, describe
 from .template import Placeholder
 from .units import (
     Argument,
+    BuildArgument,
     Checked,
     Command,
     ContainerPath,
     DatabaseName,
     Distinct,
+    DockerfilePath,
     Flag,
     Header,
     HeaderValue,
@@ -47,6 +49,7 @@ from .units import (
     VolumePath,
     Wait,
     Word,
+    word,
 )
 
 RESERVED = frozenset({"PUBLIC_URL", "RELEASE", "SLOT"})
@@ -80,7 +83,7 @@ class Reload(Model):
 
     target: Stage | None = Field(
         default=None,
-        description="Stage of the Dockerfile to build instead of `target`, for example one with a development server.",
+        description="Stage of the Dockerfile to build instead of `target` or `build.target`, for example one with a development server.",
     )
     command: Command = Field(
         default=(), description="Command that replaces the tier's command; empty to keep the tier's."
@@ -94,12 +97,52 @@ class Reload(Model):
     )
 
 
+DOCKERFILE = "Dockerfile"
+"""Default path of the Dockerfile in a build context."""
+
+
+class Build(Model):
+    """A build of an image from a Dockerfile."""
+
+    context: Word = Field(
+        examples=["api"], description="Build context: folder whose files the build can read, relative to Pulumi.yaml."
+    )
+    dockerfile: DockerfilePath = Field(
+        default=DOCKERFILE, description="Path of the Dockerfile, in the build context and relative to it."
+    )
+    target: Stage | None = Field(
+        default=None, description="Stage of the Dockerfile to build; default is the last stage."
+    )
+    args: dict[BuildArgument, Setting] = Field(
+        default={},
+        description="Build arguments (`ARG` in the Dockerfile): name → value. Never use a secret: everyone who can pull the image can read "
+        "the arguments in its history.",
+    )
+
+
+def _build(value: object) -> object:
+    """Convert the short form of `build`, a folder, to a mapping."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return {"context": word(value)}
+    except RefusalError as refusal:
+        raise problem(refusal.wrong, refusal.fix) from None
+
+
+def _allow_text(schema: dict[str, Any]) -> None:
+    schema["anyOf"].insert(0, {"type": "string"})
+
+
 class Source(Model):
     """Source of an image. Exactly one of `image` and `build` must be set."""
 
     image: ImageReference | None = Field(default=None, description="Image to pull, with a tag or digest.")
-    build: Word | None = Field(
-        examples=["api"], default=None, description="Folder with a Dockerfile to build, relative to Pulumi.yaml."
+    build: Annotated[Build | None, BeforeValidator(_build)] = Field(
+        examples=["api"],
+        default=None,
+        description="Folder with a Dockerfile to build, relative to Pulumi.yaml, or a mapping with further options.",
+        json_schema_extra=_allow_text,
     )
     target: Stage | None = Field(
         default=None, description="With `build`: stage of the Dockerfile to build; default is the last stage."
@@ -113,7 +156,14 @@ class Source(Model):
             raise problem(
                 "`target` names a stage of a Dockerfile, but `build` is not set", "set `build`, or remove `target`"
             )
+        if self.target and self.build and self.build.target:
+            raise problem("`target` and `build.target` both name a stage of the Dockerfile", "remove `target`")
         return self
+
+    @property
+    def stage(self) -> str | None:
+        """Stage of the Dockerfile to build (`target` or `build.target`), or None for the last stage."""
+        return self.target or (self.build.target if self.build else None)
 
 
 class ProcessSettings(Model):

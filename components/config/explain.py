@@ -209,7 +209,11 @@ class Explainer:
         if "anyOf" in node:
             options = [option for option in cast(list[Schema], node["anyOf"]) if option.get("type") != "null"]
             about = {key: value for key, value in node.items() if key == "examples"}
-            return {**self.resolve(root, options[-1]), **about, **({"flag": True} if len(options) > 1 else {})}
+            return {
+                **self.resolve(root, options[-1]),
+                **about,
+                **({"other": options[0].get("type")} if len(options) > 1 else {}),
+            }
         return node
 
     def path(self, root: str, location: Sequence[str | int]) -> Path:
@@ -287,7 +291,9 @@ class Explainer:
 
     def instruction(self, root: str, node: Schema, path: Sequence[str | int], value: object) -> str:
         """Return the second half of an error: what to write instead of `value`."""
-        flag = "write true or false, or " if node.get("flag") else ""
+        other = {"boolean": "write true or false, or ", "string": "write a text, or "}.get(
+            str(node.get("other")), "write "
+        )
         names = (
             node["examples"] if is_service_name(node) else node.get("enum", [node["const"]] if "const" in node else [])
         )
@@ -298,7 +304,7 @@ class Explainer:
                 least = "at least one" if value in ([], ()) else "a list"
                 return f"write {least}, as in {self.example(root, node)}"
             case "object":
-                return f"{flag or 'write '}a mapping, as in {self.example(root, node)}"
+                return f"{other}a mapping, as in {self.example(root, node)}"
             case "boolean":
                 return "write true or false, without quotes"
             case "integer" | "number":

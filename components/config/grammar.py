@@ -565,6 +565,22 @@ def relative_path(value: object) -> str:
     return text
 
 
+def dockerfile(value: object) -> str:
+    """Check the path of a Dockerfile in its build context.
+
+    The path has only characters that a line of .dockerignore reads literally, because builders add the path to this file.
+
+    Raises:
+        RefusalError: the value is not such a path, or the path leaves the build context.
+    """
+    noun, fix = "the path of a Dockerfile", "write it relative to the build context, like docker/api.Dockerfile"
+    text = matching(value, rf"{_FILE}(?:/{_FILE})*", noun, fix)
+    if {".", ".."} & set(text.split("/")):
+        _refuse(value, noun, fix)
+    return _short(text, 255)
+
+
+_FILE = r"[A-Za-z0-9._][A-Za-z0-9._@+-]*"
 _URL_CHARACTER = r"[A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2}"
 
 

@@ -184,7 +184,12 @@ def _secret_name(value: object) -> str:
     return value
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
+    """Check a text of one line.
+
+    Raises:
+        RefusalError: the value is not a text, is empty, or contains control characters.
+    """
     text = grammar.text_of(value, "a text", "write it in quotes")
     if not text or any(unicodedata.category(mark) == "Cc" for mark in text):
         raise RefusalError(
@@ -216,6 +221,9 @@ ContainerPath = Annotated[str, Checked(check=grammar.container_path, example="/v
 VolumePath = Annotated[str, Checked(check=_volume_path, example="/var/lib/app", pattern=r"/.*")]
 HostFolder = Annotated[str, Checked(check=grammar.host_folder, example="/srv/backups", pattern=r"/.*")]
 RelativePath = Annotated[str, Checked(check=grammar.relative_path, example="sql/schema.sql", pattern=r"[^/].*")]
+DockerfilePath = Annotated[
+    str, Checked(check=grammar.dockerfile, example="docker/api.Dockerfile", pattern=r"[A-Za-z0-9._][A-Za-z0-9._@+/-]*")
+]
 UrlPath = Annotated[
     str, Checked(check=grammar.url_path, example="/health", pattern=r"/([A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2})*")
 ]
@@ -254,6 +262,15 @@ DatabaseName = Annotated[str, Checked(check=grammar.database, example="app", pat
 Variable = Annotated[
     str, _pattern(r"[A-Z_][A-Z0-9_]{0,99}", "LOG_LEVEL", "use capitals, digits and underscores, as in LOG_LEVEL")
 ]
+BuildArgument = Annotated[
+    str,
+    _pattern(
+        r"[A-Za-z_][A-Za-z0-9_]{0,99}",
+        "NODE_VERSION",
+        "use letters, digits and underscores, as in NODE_VERSION",
+        "the name of a build argument",
+    ),
+]
 Version = Annotated[
     str,
     _pattern(
@@ -275,7 +292,7 @@ StackName = Annotated[
 ServiceName = Annotated[str, _ServiceName()]
 Setting = Annotated[str, Field(examples=["info"])]
 TemplateText = Annotated[str, Checked(check=template.checked, example=template.EXAMPLE)]
-Word = Annotated[str, Checked(check=_word, example="text")]
+Word = Annotated[str, Checked(check=word, example="text")]
 Argument = Annotated[str, Field(min_length=1, examples=["serve"])]
 LabelKey = Annotated[str, Checked(check=grammar.label_key, example="release")]
 LabelValue = Annotated[str, Checked(check=grammar.label_value, example="prometheus")]

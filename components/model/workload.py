@@ -52,14 +52,23 @@ class Image:
     """Name of the image with its tag or digest."""
     context: str | None = None
     """Folder of the build context, relative to the program's folder; None to pull the image."""
+    dockerfile: str | None = None
+    """Path of the Dockerfile in the build context; None for `Dockerfile`. The path is part of the digest in the tag."""
     target: str | None = None
     """Stage of the Dockerfile to build; None for the last stage. The tag includes the stage."""
+    args: tuple[tuple[str, str], ...] = ()
+    """Build arguments: name and value. They are part of the digest in the tag."""
     base: str | None = None
     """Base image, for a Dockerfile with the argument BASE. Its name is part of the digest in the tag."""
     path: str = ""
     """Config path of the image, for errors."""
     pull_secrets: tuple[str, ...] = ()
     """Names of the Kubernetes Secrets to pull the image with."""
+
+    @property
+    def build_args(self) -> dict[str, str]:
+        """Arguments of the build: `args`, and BASE if the image has a base."""
+        return dict(self.args) | ({"BASE": self.base} if self.base else {})
 
 
 @dataclass(frozen=True, kw_only=True)

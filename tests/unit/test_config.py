@@ -390,6 +390,16 @@ def test_volume_shared_by_two_tiers_with_different_storage_settings_is_refused()
         ("api", {"build": None, "image": "a:1", "target": "x"}, "app.api: `target` names a stage of a Dockerfile"),
         ("web", {"build": None, "image": "a:1", "reload": {"target": "dev", "mounts": {}}}, "app.web: reload.target names a stage"),
         ("web", {"target": "A B"}, "app.web.target: 'A B' is not a stage; write it as the Dockerfile does"),
+        ("web", {"target": "a", "build": {"context": "web", "target": "b"}},
+         "app.web: `target` and `build.target` both name a stage of the Dockerfile; remove `target`"),
+        ("web", {"build": ""}, "app.web.build: '' is not a text of one line"),
+        ("web", {"build": ["web"]}, "app.web.build: it is a list; write a text, or a mapping, as in api"),
+        ("web", {"build": {"dockerfile": "x"}}, "app.web.build.context: it is not set; add it, as in context: api"),
+        ("web", {"build": {"context": "web", "dockerfile": "../x"}}, "app.web.build.dockerfile: '../x' is not the path of a Dockerfile"),
+        ("web", {"build": {"context": "web", "dockerfile": "/x"}}, "app.web.build.dockerfile: '/x' is not the path of a Dockerfile"),
+        ("web", {"build": {"context": "web", "dockerfile": "a*b"}}, "app.web.build.dockerfile: 'a*b' is not the path of a Dockerfile"),
+        ("web", {"build": {"context": "web", "args": {"A-B": "1"}}}, "app.web.build.args.A-B: 'A-B' is not the name of a build argument"),
+        ("web", {"build": {"context": "web", "args": {"A": 1}}}, "app.web.build.args.A: 1 is a number; write it in quotes"),
     ],
 )  # fmt: skip
 def test_invalid_task_name_or_build_stage_is_refused(tier: str, change: dict[str, Any], problem: str) -> None:

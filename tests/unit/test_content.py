@@ -142,7 +142,7 @@ STORED = [
     (ROUTE_TODAY, content.to_state(ROUTE_TODAY)),
 ]
 STORED_NAMES: Mapping[type, Mapping[str, str | None]] = {
-    Image: {"context": None, "target": None, "base": None, "path": None},
+    Image: {"context": None, "dockerfile": None, "target": None, "args": None, "base": None, "path": None},
     Mount: {"writable": None},
     Secret: {"plain": None, "pairable": None, "parts": None},
     Task: {"path": None},

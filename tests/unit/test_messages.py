@@ -37,7 +37,15 @@ APP: dict[str, Any] = {
         "seed": {"command": ["seed"]},
         "reload": {"target": "dev", "command": ["watch"], "mounts": {"src": "/src"}, "writable": ["/build"]},
     },
-    "worker": {"image": "shop-worker:1", "alive": ["true"]},
+    "worker": {
+        "build": {
+            "context": "worker",
+            "dockerfile": "docker/worker.Dockerfile",
+            "target": "run",
+            "args": {"MODE": "fast"},
+        },
+        "alive": ["true"],
+    },
     "services": {
         "admin": {"tier": "web", "image": "shop-admin:1", "port": 8080, "paths": ["/admin"]},
         "feed": {"tier": "api", "image": "shop-feed:1", "port": 8100, "paths": ["/feed"]},

@@ -27,13 +27,13 @@ def description_of(root: Path, app: dict[str, Any], env: dict[str, Any] = DOCKER
     return Description(app=app_, environment=load_environment(env, app_), secrets=secrets, stack="dev", root=root)
 
 
-def image_of(root: Path, build: str = "w", env: dict[str, Any] = DOCKER) -> Image:
+def image_of(root: Path, build: str | dict[str, Any] = "w", env: dict[str, Any] = DOCKER) -> Image:
     description = description_of(root, {"api": API | {"build": build}}, env)
     assert description.app.api
     return image(next(iter(description.app.slot_services)), description.app.api, description)
 
 
-def error_of(root: Path, build: str = "w") -> str:
+def error_of(root: Path, build: str | dict[str, Any] = "w") -> str:
     with pytest.raises(ConfigError) as error:
         image_of(root, build)
     assert "\n" not in str(error.value)
@@ -195,6 +195,115 @@ def test_unreadable_file_in_a_build_context_is_refused(
     monkeypatch.setattr(Path, "read_bytes", refuse)
     assert error_of(build_folder.parent).startswith("app.api.build: ") and "can't be read" in error_of(
         build_folder.parent
+    )
+
+
+# ---------------------------------------------------------------------- builds with options
+
+
+OPTIONS: dict[str, Any] = {
+    "context": "w",
+    "dockerfile": "docker/api.Dockerfile",
+    "args": {"MODE": "fast", "BASE": "x:1"},
+}
+
+
+@pytest.fixture
+def folder_with_dockerfiles(build_folder: Path) -> Path:
+    (build_folder / "docker").mkdir()
+    for name in ("api.Dockerfile", "web.Dockerfile"):
+        (build_folder / "docker" / name).write_text("FROM scratch\n")
+    return build_folder
+
+
+@pytest.mark.parametrize(
+    ("build", "reference"),
+    [
+        ("w", "x-w:7ae57e6f42f9"),
+        ({"context": "w", "dockerfile": "Dockerfile", "args": {}}, "x-w:7ae57e6f42f9"),
+        ({"context": "w", "target": "run"}, "x-w:7ae57e6f42f9-run"),
+        (OPTIONS, "x-w:0a1747e87e72"),
+    ],
+)
+def test_image_name_of_an_unchanged_build_never_changes(
+    folder_with_dockerfiles: Path, build: str | dict[str, Any], reference: str
+):
+    assert image_of(folder_with_dockerfiles.parent, build).reference == reference
+
+
+def test_builds_of_one_folder_with_different_options_have_different_images(folder_with_dockerfiles: Path):
+    builds: list[dict[str, Any]] = [
+        {"context": "w"},
+        {"context": "w", "target": "dev"},
+        {"context": "w", "dockerfile": "docker/api.Dockerfile"},
+        {"context": "w", "dockerfile": "docker/web.Dockerfile"},
+        {"context": "w", "args": {"A": "1"}},
+        {"context": "w", "args": {"A": ""}},
+        {"context": "w", "args": {"A": "1", "B": "2"}},
+        {"context": "w", "args": {"A": "1B2"}},
+        OPTIONS,
+    ]
+    references = [image_of(folder_with_dockerfiles.parent, build).reference for build in builds]
+    assert len(set(references)) == len(builds)
+
+
+def test_image_has_the_options_of_its_build(folder_with_dockerfiles: Path):
+    image = image_of(folder_with_dockerfiles.parent, OPTIONS | {"target": "run"})
+    assert (image.dockerfile, image.target) == ("docker/api.Dockerfile", "run")
+    assert image.build_args == {"BASE": "x:1", "MODE": "fast"}
+
+
+def test_order_of_build_arguments_does_not_change_the_image(folder_with_dockerfiles: Path):
+    reordered = OPTIONS | {"args": dict(reversed(OPTIONS["args"].items()))}
+    images = [image_of(folder_with_dockerfiles.parent, build) for build in (OPTIONS, reordered)]
+    assert images[0] == images[1]
+
+
+def test_dockerfile_that_dockerignore_excludes_is_part_of_the_image_name(folder_with_dockerfiles: Path):
+    (folder_with_dockerfiles / ".dockerignore").write_text("docker\n")
+    before = image_of(folder_with_dockerfiles.parent, OPTIONS).reference
+    (folder_with_dockerfiles / "docker" / "web.Dockerfile").write_text("FROM other\n")
+    assert image_of(folder_with_dockerfiles.parent, OPTIONS).reference == before
+    (folder_with_dockerfiles / "docker" / "api.Dockerfile").write_text("FROM other\n")
+    assert image_of(folder_with_dockerfiles.parent, OPTIONS).reference != before
+
+
+def test_missing_dockerfile_is_refused_with_its_path(folder_with_dockerfiles: Path):
+    (folder_with_dockerfiles / "docker" / "api.Dockerfile").unlink()
+    error = "app.api.build.dockerfile: w has no file docker/api.Dockerfile; write the path relative to `context`"
+    assert error_of(folder_with_dockerfiles.parent, OPTIONS) == error
+    (folder_with_dockerfiles / "docker" / "api.Dockerfile").mkdir()
+    assert error_of(folder_with_dockerfiles.parent, OPTIONS) == error
+
+
+def test_link_to_a_dockerfile_outside_of_the_build_context_is_refused(folder_with_dockerfiles: Path):
+    dockerfile = folder_with_dockerfiles / "docker" / "api.Dockerfile"
+    dockerfile.rename(folder_with_dockerfiles.parent / "api.Dockerfile")
+    dockerfile.symlink_to("../../api.Dockerfile")
+    assert error_of(folder_with_dockerfiles.parent, OPTIONS) == (
+        "app.api.build.dockerfile: docker/api.Dockerfile leads out of the build context w; move the file into this folder"
+    )
+
+
+def test_dockerfile_with_an_ignore_file_of_its_own_is_refused(folder_with_dockerfiles: Path):
+    (folder_with_dockerfiles / "docker" / "api.Dockerfile.dockerignore").write_text("x\n")
+    assert error_of(folder_with_dockerfiles.parent, OPTIONS) == (
+        "app.api.build.dockerfile: not every builder reads docker/api.Dockerfile.dockerignore; move its lines to w/.dockerignore"
+    )
+
+
+def test_dockerfile_that_also_exists_in_the_folder_of_the_program_is_refused(
+    folder_with_dockerfiles: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder_with_dockerfiles)
+    assert image_of(folder_with_dockerfiles.parent, OPTIONS)
+    other = folder_with_dockerfiles.parent / "program"
+    (other / "docker").mkdir(parents=True)
+    (other / "docker" / "api.Dockerfile").write_text("FROM scratch\n")
+    monkeypatch.chdir(other)
+    assert error_of(folder_with_dockerfiles.parent, OPTIONS) == (
+        "app.api.build.dockerfile: program/docker/api.Dockerfile would be built instead of w/docker/api.Dockerfile; "
+        "rename one of the files"
     )
 
 

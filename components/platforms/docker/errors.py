@@ -1,6 +1,7 @@
 """Error messages for failed containers and images, with state, log and fix."""
 
 import re
+import shlex
 from collections.abc import Callable
 
 import pulumi
@@ -61,13 +62,23 @@ def explain_image(name: str, image: Image) -> ResourceHookBinding:
         if "no space left" in cause:
             fix = "the engine's disk is full: free space with `docker system prune`, then repeat the update"
         elif image.context:
-            fix = f"the build in {image.context} failed: correct the Dockerfile (`docker build {image.context}` shows the whole output)"
+            file = f"{image.context}/{image.dockerfile}" if image.dockerfile else "the Dockerfile"
+            fix = f"the build in {image.context} failed: correct {file} (`{_build_command(image)}` shows the whole output)"
         else:
             fix = "check the name and tag of the image, and whether `docker pull` can pull it"
         pulumi.log.error(f"{image.path}: {image.reference} can't be pulled or built; {fix}.\n    {cause}")
         return False
 
     return on_error(f"explain-{name}", explain)
+
+
+def _build_command(image: Image) -> str:
+    """Return the `docker build` command of an image, for a shell."""
+    context = image.context or "."
+    file = ["--file", f"{context}/{image.dockerfile}"] if image.dockerfile else []
+    target = ["--target", image.target] if image.target else []
+    args = [word for pair in image.build_args.items() for word in ("--build-arg", "=".join(pair))]
+    return shlex.join(["docker", "build", *file, *target, *args, context])
 
 
 def plain_log(text: str | None, lines: int = 20) -> str:

@@ -32,5 +32,8 @@ def remote_image(parent: Resource, image: Image, provider: ProviderResource, own
 def _build(image: Image) -> docker.RemoteImageBuildArgs | None:
     if not image.context:
         return None
-    build_args = {"BASE": image.base} if image.base else None
-    return docker.RemoteImageBuildArgs(context=image.context, target=image.target, build_args=build_args)
+    # The provider reads `dockerfile` relative to the context, or relative to its own folder if this folder has such a file.
+    # `build_context.check_dockerfile` refuses the second case.
+    return docker.RemoteImageBuildArgs(
+        context=image.context, dockerfile=image.dockerfile, target=image.target, build_args=image.build_args or None
+    )

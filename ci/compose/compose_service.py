@@ -102,10 +102,20 @@ class ComposeService:
 
     @property
     def source(self) -> str:
-        """Image, or build folder with Dockerfile and target. Services with the same source run the same image."""
+        """Image, or build folder with its options. Services with the same source run the same image."""
         if not self.build:
             return self.image
-        return " ".join(str(self.build.get(key) or "") for key in ("context", "dockerfile", "target"))
+        options = " ".join(str(self.build.get(key) or "") for key in ("context", "dockerfile", "target"))
+        return options + (f" {sorted(self.build_args.items(), key=str)}" if self.build_args else "")
+
+    @property
+    def build_args(self) -> dict[str, str | None]:
+        """Build arguments: name → value, or None for a value that Compose reads from its own environment."""
+        args: object = self.build.get("args")
+        if isinstance(args, list):
+            pairs = [str(arg).partition("=") for arg in cast(list[object], args)]
+            return {name: value if equals else None for name, equals, value in pairs}
+        return {name: None if value is None else str(value) for name, value in mapping(self.build, "args").items()}
 
     @property
     def dependencies(self) -> dict[str, str]:

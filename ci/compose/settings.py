@@ -140,7 +140,7 @@ class Reader:
                     f"it refers to {name}, which is not imported; write the address of a {name} that runs elsewhere, and set egress: true",
                 )
         converted = self._with_tier_hosts(key, value)
-        if _PUBLIC.match(key) or not (_is_secret(key, value) or _USER_IN_URL.search(converted)):
+        if not (looks_secret(key, value) or looks_secret(key, converted)):
             (settings.local_env if _ENVIRONMENT_SPECIFIC.search(key) or "localhost" in value else settings.env)[key] = (
                 converted
             )
@@ -181,8 +181,12 @@ class Reader:
         return re.sub(r"^(rediss?://)(?=cache\b)", lambda match: f"{match[1]}:{password}@", value)
 
 
+def looks_secret(key: str, value: str) -> bool:
+    """Return True if the name and the value of a variable look like a secret. A URL with a password is a secret, too."""
+    return not _PUBLIC.match(key) and bool(_is_secret(key, value) or _USER_IN_URL.search(value))
+
+
 def _is_secret(key: str, value: str) -> bool:
-    """Return True if the name and the value of a variable look like a secret."""
     if _NO_SECRET_KEY.search(key) or re.fullmatch(r"(?i:true|false|yes|no|on|off)", value):
         return False
     # For a name such as DB_PASSWORD the value does not matter, because a password may be a number or begin with a slash.

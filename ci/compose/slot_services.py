@@ -1,14 +1,20 @@
 """Conversion of the services in a slot: web, api, worker and further services of these tiers."""
 
+import os.path
 import re
 from collections.abc import Sequence
+from pathlib import PurePath
+
+from pydantic import ValidationError
+
+from components.config import DOCKERFILE, Build
 
 from .commands import add_command
 from .compose_service import ComposeService, Plain
 from .mounts import add_mounts
 from .ports import PORTS, convert_health, convert_port, note_conflicting_port
 from .project import Project
-from .settings import Reader
+from .settings import Reader, looks_secret
 
 
 def convert_slot_service(project: Project, name: str, needs: Sequence[str]) -> tuple[Plain, dict[str, str]]:
@@ -44,7 +50,7 @@ def convert_slot_service(project: Project, name: str, needs: Sequence[str]) -> t
 
 
 def _source(project: Project, service: ComposeService) -> Plain:
-    """Return the settings for the image of a service: `image`, or `build` and `target`."""
+    """Return the settings for the image of a service: `image` or `build`."""
     path = service.path
     if not service.build:
         if service.tag not in ("", "latest") or service.digest:
@@ -53,22 +59,60 @@ def _source(project: Project, service: ComposeService) -> Plain:
             f"{path}.image", "the image has no version, and 1.0.0 is a placeholder; set the version that you tested"
         )
         return {"image": f"{service.image.removesuffix(':latest')}:1.0.0"}
-    part: Plain = {"build": project.relative(str(service.build["context"]))}
-    if target := service.build.get("target"):
-        part["target"] = target
-    if (file := str(service.build.get("dockerfile") or "Dockerfile")) != "Dockerfile":
-        project.notes.add_unconverted(
-            f"{path}.build.dockerfile", f"only a file named Dockerfile is built, not {project.shown(file)}; rename it"
-        )
-    if service.build.get("args"):
-        project.notes.add_unconverted(
-            f"{path}.build.args", "builds get no arguments; set the defaults of the ARGs in the Dockerfile"
-        )
     if service.build.get("secrets") or service.build.get("ssh"):
         project.notes.add_unconverted(
             f"{path}.build.secrets", "builds get no secrets; download what needs them before the build"
         )
-    return part
+    context = project.relative(str(service.build["context"]))
+    target = str(service.build.get("target") or "")
+    options = _dockerfile(project, service) | ({"target": target} if target else {}) | _build_args(project, service)
+    return {"build": {"context": context, **options} if options else context}
+
+
+def _dockerfile(project: Project, service: ComposeService) -> Plain:
+    """Return the path of the Dockerfile, or add a note if it is outside of the build context."""
+    context = str(service.build["context"])
+    name = os.path.relpath(PurePath(context, str(service.build.get("dockerfile") or DOCKERFILE)), context)
+    if name == DOCKERFILE:
+        return {}
+    if not _is_valid({"dockerfile": name}):
+        project.notes.add_unconverted(
+            f"{service.path}.build.dockerfile",
+            f"the Dockerfile {name} must be in the build context, and its path must have no spaces; move it, and set build.dockerfile",
+        )
+        return {}
+    return {"dockerfile": name}
+
+
+def _build_args(project: Project, service: ComposeService) -> Plain:
+    """Return the build arguments. Add a note for each argument that can't be converted or looks like a secret."""
+    args: dict[str, str] = {}
+    for key, value in service.build_args.items():
+        path = f"{service.path}.build.args.{key}"
+        if value is None:
+            project.notes.add_unconverted(path, "it has no value; set it in build.args")
+        elif not _is_valid({"args": {key: value}}):
+            project.notes.add_unconverted(
+                path,
+                "a build argument must have a name of letters, digits and underscores; rename it, and set it in build.args",
+            )
+        elif looks_secret(key, value):
+            project.notes.add_unconverted(
+                path,
+                "it looks like a secret, and the history of the image shows build arguments; download what needs it before the build",
+            )
+        else:
+            args[key] = value
+    return {"args": args} if args else {}
+
+
+def _is_valid(options: Plain) -> bool:
+    """Return True if the configuration accepts the options of a build."""
+    try:
+        Build.model_validate({"context": ".", **options})
+    except ValidationError:
+        return False
+    return True
 
 
 def _add_egress(project: Project, service: ComposeService, part: Plain) -> None:

@@ -73,6 +73,7 @@ class _Build(_Part):
     context: Annotated[str, Field(min_length=1)]
     dockerfile: Text = None
     target: Text = None
+    args: dict[str, Scalar] | list[str] | None = None
 
 
 class _Port(_Part):

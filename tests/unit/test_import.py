@@ -134,6 +134,33 @@ class TestTierOfAService:
         assert result.app["worker"]["command"] == ["x"]
         assert "services.other: it is the worker, because it has no port" in "\n".join(notes_of(result, Kind.ASSUMED))
 
+    def test_build_options_of_a_compose_service_are_imported_without_secrets(self) -> None:
+        args = {
+            "NODE_VERSION": "22",
+            "NPM_TOKEN": "npm_x1",
+            "MIRROR": "https://me:pw@mirror.example.com",
+            "UNSET": None,
+            "A-B": "1",
+        }
+        build = {"context": "/srv/shop", "dockerfile": "./docker/api.Dockerfile", "target": "run", "args": args}
+        result = import_file({"services": {"api": {"build": build, "ports": ["8000:8000"]}}})
+        assert result.app["api"]["build"] == {
+            "context": "../../../shop", "dockerfile": "docker/api.Dockerfile", "target": "run", "args": {"NODE_VERSION": "22"},
+        }  # fmt: skip
+        notes = "\n".join(notes_of(result, Kind.UNCONVERTED))
+        for name in ("NPM_TOKEN", "MIRROR", "UNSET", "A-B"):
+            assert f"services.api.build.args.{name}: " in notes
+        assert "npm_x1" not in notes and "me:pw" not in notes
+
+    def test_dockerfile_outside_of_the_build_context_is_left_out_of_an_import_with_a_note(self) -> None:
+        build = {"context": "/srv/shop", "dockerfile": "/srv/docker/api.Dockerfile", "args": ["MODE=fast", "UNSET"]}
+        result = import_file({"services": {"api": {"build": build, "ports": ["8000:8000"]}}})
+        assert result.app["api"]["build"] == {"context": "../../../shop", "args": {"MODE": "fast"}}
+        assert (
+            "services.api.build.dockerfile: the Dockerfile ../docker/api.Dockerfile must be in the build context"
+            in "\n".join(notes_of(result, Kind.UNCONVERTED))
+        )
+
     def test_compose_service_named_web_with_a_database_variable_becomes_the_api(self) -> None:
         result = import_file(
             {

@@ -43,10 +43,10 @@ def add_command(project: Project, service: ComposeService, part: Plain) -> None:
     the other parts become steps that run once in every release.
     """
     path = f"{service.path}.command"
-    if service.raw.get("entrypoint"):
-        project.notes.add_assumption(
+    if service.removes_entrypoint and not service.command:
+        project.notes.add_unconverted(
             f"{service.path}.entrypoint",
-            "it is now the first part of the command, so an entrypoint of the image still runs before it",
+            "it removes the entrypoint of the image; set `entrypoint` to the command of the image",
         )
     _note_hosts(project, service.command, path)
     *steps, command = split_command(service.command)
@@ -55,16 +55,30 @@ def add_command(project: Project, service: ComposeService, part: Plain) -> None:
             path,
             "its steps need one shell, so all of them run at each start of a replica; a migration belongs into `migrate`",
         )
-    for step in steps:
-        _add_step(project, part, step, path)
     if command and "reload" in part and _DEVELOPMENT_COMMAND.search(" ".join(command)):
+        _add_steps(project, part, steps, path)
         part["reload"] = {"command": command, **part["reload"]}
         project.notes.add_assumption(
             path,
             "it looks like a command for development, so only `reload` uses it; other environments run the command of the image",
         )
-    elif command:
-        part["command"] = command
+        if service.entrypoint:
+            _note_entrypoint(project, service)
+        return
+    entrypoint, steps, command = _split_entrypoint(service)
+    _add_steps(project, part, steps, path)
+    part |= {"entrypoint": entrypoint} if entrypoint else {}
+    part |= {"command": command} if command else {}
+
+
+def _split_entrypoint(service: ComposeService) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return the entrypoint, the steps and the command of a service. The steps are commands that the entrypoint runs too."""
+    if service.entrypoint and (texts := _steps_of_shell(service.command)):
+        # The entrypoint is a shell, and each step one text for this shell.
+        *steps, text = texts
+        return service.command[:2], [[step] for step in steps], [text if _needs_shell(text) else f"exec {text}"]
+    *steps, command = split_command(service.arguments)
+    return service.entrypoint, steps, command
 
 
 def add_one_off_services(project: Project, parts: Mapping[str, Plain]) -> None:
@@ -80,13 +94,51 @@ def add_one_off_services(project: Project, parts: Mapping[str, Plain]) -> None:
                 service.path,
                 "it runs once, and no tier runs its image; run it by hand, or make it a task of a tier",
             )
-        elif "seed" in service.words:
-            parts[tiers[0]]["seed"] = {"command": service.command}
+            continue
+        if not service.command:
+            project.notes.add_unconverted(
+                service.path,
+                f"it runs the command of its image once; make that command a task of app.{tiers[0]}",
+            )
+            continue
+        part = parts[tiers[0]]
+        command = _task_command(project, service, project.roles.tiers[tiers[0]], part)
+        if "seed" in service.words:
+            part["seed"] = {"command": command}
             project.notes.add_assumption(
                 service.path, f"it is app.{tiers[0]}.seed, which runs if environment.seed is true"
             )
         else:
-            _add_step(project, parts[tiers[0]], service.command, service.path)
+            _add_steps(project, part, [command], service.path)
+
+
+def _task_command(project: Project, service: ComposeService, tier: ComposeService, part: Plain) -> list[str]:
+    """Return the command of a service that runs once, as a task of a tier. `part` are the settings of the tier.
+
+    A task runs with the entrypoint of its tier. If the service has another entrypoint, the entrypoint of the tier becomes a
+    part of the tier's commands. Otherwise it would run before this task too.
+    """
+    entrypoint: list[str] = part.get("entrypoint", [])
+    if service.entrypoint == entrypoint and service.arguments:
+        return service.arguments
+    if entrypoint:
+        _note_entrypoint(project, tier)
+        del part["entrypoint"]
+        steps = [part[key] for key in ("migrate", "seed") if key in part] + list(part.get("tasks", {}).values())
+        for step in steps:
+            step["command"] = [*entrypoint, *step["command"]]
+        part["command"] = [*entrypoint, *part.get("command", [])]
+    if service.entrypoint:
+        _note_entrypoint(project, service)
+    return service.command
+
+
+def _note_entrypoint(project: Project, service: ComposeService) -> None:
+    """Add a note about an entrypoint that becomes a part of a command."""
+    project.notes.add_assumption(
+        f"{service.path}.entrypoint",
+        "it is the start of the command now; an entrypoint of the image would still run before it",
+    )
 
 
 def _note_hosts(project: Project, command: Sequence[str], path: str) -> None:
@@ -106,14 +158,18 @@ def _note_hosts(project: Project, command: Sequence[str], path: str) -> None:
         project.notes.add_unconverted(path, f"it contains the host {name}; {address}")
 
 
-def _add_step(project: Project, part: Plain, command: list[str], path: str) -> None:
-    if _MIGRATION.search(" ".join(command)) and "migrate" not in part:
-        part["migrate"] = {"command": command}
-        project.notes.add_assumption(path, "it looks like a migration, so it runs once in every release, as `migrate`")
-    else:
-        name = _task_name(command)
-        part.setdefault("tasks", {})[name] = {"command": command}
-        project.notes.add_assumption(path, f"it runs once in every release, as tasks.{name}")
+def _add_steps(project: Project, part: Plain, commands: Sequence[list[str]], path: str) -> None:
+    """Add commands that run once in every release. The first one that looks like a migration becomes `migrate`."""
+    for command in commands:
+        if _MIGRATION.search(" ".join(command)) and "migrate" not in part:
+            part["migrate"] = {"command": command}
+            project.notes.add_assumption(
+                path, "it looks like a migration, so it runs once in every release, as `migrate`"
+            )
+        else:
+            name = _task_name(command)
+            part.setdefault("tasks", {})[name] = {"command": command}
+            project.notes.add_assumption(path, f"it runs once in every release, as tasks.{name}")
 
 
 def split_command(command: list[str]) -> list[list[str]]:
@@ -121,16 +177,22 @@ def split_command(command: list[str]) -> list[list[str]]:
 
     If the parts must run in the same shell, return a list with only the unchanged command.
     """
+    # A step without shell syntax needs no shell, so it becomes a list of words.
+    steps = _steps_of_shell(command)
+    return [[*command[:2], text] if _needs_shell(text) else shlex.split(text) for text in steps] or [command]
+
+
+def _steps_of_shell(command: Sequence[str]) -> list[str]:
+    """Return the steps of a command such as `sh -c "a && b"`, or an empty list for any other command."""
     is_shell = (
         len(command) == 3 and re.fullmatch(r"(/bin/)?(ba|a)?sh", command[0]) and command[1] in ("-c", "-ec", "-lc")
     )
-    if not is_shell or "&&" not in command[2]:
-        return [command]
-    steps = _split_script(command[2])
-    if not steps:
-        return [command]
-    # A step without shell syntax needs no shell, so it becomes a list of words.
-    return [shlex.split(text) if not re.search(r"[$|;<>*`(]", text) else [*command[:2], text] for text in steps]
+    return _split_script(command[2]) if is_shell and "&&" in command[2] else []
+
+
+def _needs_shell(text: str) -> bool:
+    """Return True if a step has shell syntax, such as a variable or a pipe."""
+    return bool(re.search(r"[$|;<>*`(]", text))
 
 
 def _split_script(script: str) -> list[str]:
@@ -161,5 +223,6 @@ def _task_name(command: Sequence[str]) -> str:
 
     The name is the first word that is not an interpreter or package manager, or `prepare` if there is no such word.
     """
+    command = shlex.split(command[0]) if len(command) == 1 else command
     words = [word for word in command if word not in _RUNNERS and re.match(r"[a-z]", word) and " " not in word]
     return as_name(words[0].partition(".")[0]) if words else "prepare"

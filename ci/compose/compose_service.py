@@ -90,7 +90,10 @@ class ComposeService:
         self.product, _, self.tag = without_digest.rpartition("/")[2].partition(":")
         # Ignore the words of the image's name, because an image such as `clickhouse-server` is not a server of the application.
         self.words = set(re.split(r"[^a-z]+", name.lower()))
-        self.command = [*_words(raw.get("entrypoint")), *_words(raw.get("command"))]
+        self.entrypoint, self.arguments = _words(raw.get("entrypoint")), _words(raw.get("command"))
+        if self.removes_entrypoint:
+            # Without the image's entrypoint, the first word of the command is the program that runs.
+            self.entrypoint, self.arguments = self.arguments, []
         self.env = {key: None if value is None else str(value) for key, value in mapping(raw, "environment").items()}
         self.mounts = [_mount(volume) for volume in listing(raw, "volumes")]
         self.ports = [_port(port) for port in listing(raw, "ports")]
@@ -99,6 +102,16 @@ class ComposeService:
         test_type, *words = ["CMD-SHELL", test] if isinstance(test, str) else cast(list[str], test)
         self.healthcheck = {"CMD": words, "CMD-SHELL": ["sh", "-c", *words]}.get(test_type, [])
         self.health_url = _URL.search(" ".join(self.healthcheck))
+
+    @property
+    def removes_entrypoint(self) -> bool:
+        """True if the service removes the entrypoint of its image (`entrypoint: []`)."""
+        return self.raw.get("entrypoint") in ([], "")
+
+    @property
+    def command(self) -> list[str]:
+        """Words of the whole command line: the entrypoint, if the service replaces the image's entrypoint, and the command."""
+        return [*self.entrypoint, *self.arguments]
 
     @property
     def source(self) -> str:
@@ -170,7 +183,7 @@ _INSIDE = (".local", ".localhost", ".internal")
 
 
 _HOSTS = (
-    re.compile(r"[A-Za-z][\w+.-]*://(?:[^/@\s,]*@)?([^:/?#\s,@]+)"),
+    re.compile(r"[A-Za-z][\w+.-]*://(?:[^/?#\s,]*@)?([^:/?#\s,@]+)"),
     re.compile(r"(?:^|(?<=[,\s]))([\w.-]+)(?=:\d+(?:[/,\s]|$))"),
     re.compile(r"\bhost=([\w.-]+)"),
 )

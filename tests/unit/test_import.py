@@ -254,7 +254,7 @@ class TestTierOfAService:
             "services.worker: its profile jobs is not selected; import with COMPOSE_PROFILES=jobs to include it"
             in notes_of(result_without_profile)
         )
-        assert result.app["worker"]["command"] == ["python", "-m", "maps.worker"]
+        assert result.app["worker"]["entrypoint"] == ["python", "-m", "maps.worker"]
         assert result.app["worker"]["alive"] == ["python", "-m", "maps.alive"]
 
     def test_compose_file_with_neither_a_web_nor_an_api_service_is_refused(self) -> None:

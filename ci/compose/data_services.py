@@ -4,11 +4,12 @@ import re
 from collections.abc import Callable
 from pathlib import PurePath
 
-from components.model.services import CACHE, DATABASE
+from components.model.services import CACHE, DATABASE, port_of
 
 from .compose_service import ComposeService, Plain
 from .project import Project
 from .roles import has_public_image
+from .secret_values import Account
 
 
 def convert_data_service(project: Project, tier: str, service: ComposeService, password: Callable[[], str]) -> Plain:
@@ -26,6 +27,7 @@ def convert_data_service(project: Project, tier: str, service: ComposeService, p
     part: Plain = {}
     convert_part = {DATABASE.name: _database, CACHE.name: _cache}.get(tier)
     if not convert_part:
+        project.secrets.accounts[tier] = Account(owner=tier, host=service.name, port=port_of(tier), has_password=False)
         return {"image": service.image}
     if not has_public_image(service):
         project.notes.add_unconverted(
@@ -72,9 +74,7 @@ def _database(project: Project, service: ComposeService, generate: Callable[[], 
 
 def _name_and_user(project: Project, service: ComposeService) -> Plain:
     """Return the settings `name` and `user` of the database, changed to lower-case letters, digits and underscores."""
-    # If the variables of the public image are not set, use the variables of Bitnami's image.
-    user = service.env.get("POSTGRES_USER") or service.env.get("POSTGRESQL_USERNAME") or "postgres"
-    name = service.env.get("POSTGRES_DB") or service.env.get("POSTGRESQL_DATABASE") or user
+    name, user = _original_names(service)
     part: Plain = {"name": name, "user": user}
     for key, variable in (("name", "POSTGRES_DB"), ("user", "POSTGRES_USER")):
         if f"{variable}_FILE" in service.env:
@@ -92,15 +92,32 @@ def _name_and_user(project: Project, service: ComposeService) -> Plain:
     return part
 
 
+def _original_names(service: ComposeService) -> tuple[str, str]:
+    """Return the name of the database and its user, as in the Compose file."""
+    # If the variables of the public image are not set, use the variables of Bitnami's image.
+    user = service.env.get("POSTGRES_USER") or service.env.get("POSTGRESQL_USERNAME") or "postgres"
+    return service.env.get("POSTGRES_DB") or service.env.get("POSTGRESQL_DATABASE") or user, user
+
+
 def _password_of_database(project: Project, service: ComposeService, generate: Callable[[], str]) -> str:
-    """Record the password of the database, and return the name of its secret."""
+    """Record the password and the account of the database, and return the name of the password's secret."""
     file = service.env.get("POSTGRES_PASSWORD_FILE") or ""
-    name = project.secrets.register(PurePath(file).name, project.notes) if file else "database-password"
+    secret = project.secrets.register(PurePath(file).name, project.notes) if file else "database-password"
+    password = None if file else service.env.get("POSTGRES_PASSWORD") or service.env.get("POSTGRESQL_PASSWORD")
     if not file:
-        password = service.env.get("POSTGRES_PASSWORD") or service.env.get("POSTGRESQL_PASSWORD")
-        project.secrets.values[name] = password or _new_password(project, service, generate)
-    project.secrets.passwords[DATABASE.name] = name
-    return name
+        project.secrets.values[secret] = password or _new_password(project, service, generate)
+    project.secrets.passwords[DATABASE.name] = secret
+    name, user = _original_names(service)
+    project.secrets.accounts[DATABASE.name] = Account(
+        owner=DATABASE.name,
+        host=service.name,
+        port=port_of(DATABASE.name),
+        user=user,
+        name=name,
+        password=password or None,
+        is_new=not (file or password),
+    )
+    return secret
 
 
 def _cache(project: Project, service: ComposeService, generate: Callable[[], str]) -> Plain:
@@ -112,6 +129,13 @@ def _cache(project: Project, service: ComposeService, generate: Callable[[], str
     password = password or service.env.get("REDIS_PASSWORD")
     project.secrets.values["cache-password"] = password or _new_password(project, service, generate)
     project.secrets.passwords[CACHE.name] = "cache-password"
+    project.secrets.accounts[CACHE.name] = Account(
+        owner=CACHE.name,
+        host=service.name,
+        port=port_of(CACHE.name),
+        password=password or None,
+        is_new=not password,
+    )
     if re.sub(r"(redis|valkey)-server|--(appendonly|requirepass)[ =]\S+", "", command).strip():
         project.notes.add_unconverted(
             f"{service.path}.command",

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from .compose_service import ComposeService, Notes, Plain, mapping
 from .roles import Roles, assign_roles
-from .settings import Secrets
+from .secret_values import Secrets
 
 
 @dataclass(frozen=True, kw_only=True)

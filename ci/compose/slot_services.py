@@ -14,7 +14,7 @@ from .compose_service import ComposeService, Plain
 from .mounts import add_mounts
 from .ports import PORTS, convert_health, convert_port, note_conflicting_port
 from .project import Project
-from .settings import Reader, looks_secret
+from .settings import Reader, is_secret
 
 
 def convert_slot_service(project: Project, name: str, needs: Sequence[str]) -> tuple[Plain, dict[str, str]]:
@@ -38,8 +38,9 @@ def convert_slot_service(project: Project, name: str, needs: Sequence[str]) -> t
     add_command(project, service, part)
     _add_egress(project, service, part)
     note_conflicting_port(project, service, part)
-    settings = Reader(project.services, project.roles, project.secrets, project.notes).read(service, name)
+    settings = Reader(project, name, needs).read()
     part |= {"env": settings.env} if settings.env else {}
+    part |= {"secret_env": settings.secret_env} if settings.secret_env else {}
     data_passwords = {project.secrets.passwords.get(need) for need in needs}
     secrets = [secret for secret in dict.fromkeys(settings.secrets) if secret not in data_passwords]
     part |= {"secrets": secrets} if secrets else {}
@@ -96,7 +97,7 @@ def _build_args(project: Project, service: ComposeService) -> Plain:
                 path,
                 "a build argument must have a name of letters, digits and underscores; rename it, and set it in build.args",
             )
-        elif looks_secret(key, value):
+        elif is_secret(key, value):
             project.notes.add_unconverted(
                 path,
                 "it looks like a secret, and the history of the image shows build arguments; download what needs it before the build",

@@ -97,7 +97,8 @@ def test_normalised_files_of_unit_tests_equal_the_output_of_compose(
         assert normalise(file) == yaml.safe_load(expected), name
 
 
-def test_application_imported_from_a_compose_file_works(clone: Clone) -> None:
+def test_application_imported_from_a_compose_file_works_unchanged(clone: Clone) -> None:
+    """The application reads DATABASE_URL and REDIS_URL, and no file with a secret."""
     output = clone.make("import", "COMPOSE=tests/compose/classic/docker-compose.yml", "NAME=todo")
     assert "services.mail: no tier fits it; run it elsewhere, set its address in env, and set egress: true" in output
     written_files = "".join(file.read_text() for file in (clone.folder / "apps" / "todo").iterdir())

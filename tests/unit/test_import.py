@@ -212,7 +212,7 @@ class TestTierOfAService:
         assert app.names >= {"web", "api", "worker", "worker-mail", "database", "cache"}
         assert services["worker-mail"]["command"] == ["celery", "worker", "-Q", "mail"]
         assert services["worker-mail"]["needs"] == ["cache", "thumbs"]
-        assert any("read THUMBS_URL instead" in line for line in notes_of(result, Kind.UNCONVERTED))
+        assert services["worker-mail"]["secret_env"]["THUMBS"] == "${thumbs.url}"
         assert environment.tier_settings("worker-mail").replicas == 2
         assert not [line for line in notes_of(result) if "application of its own" in line]
 
@@ -296,20 +296,28 @@ class TestSteps:
 class TestSettings:
     def test_imported_configuration_references_secrets_by_name(self) -> None:
         result = import_file(compose_file("envfile"))
-        assert result.app["api"]["secrets"] == ["amqp-url", "database-url", "postgres-password", "stripe-api-key"]
-        assert result.secrets["database-url"] == "postgres://shop:shop@database:5432/shop"
-        assert result.secrets["database-password"] == "shop"
+        assert result.app["api"]["secret_env"] == {
+            "AMQP_URL": "${secrets.amqp-url}",
+            "DATABASE_URL": "postgres://${database.user}:${database.password}@${database.host}:${database.port}/${database.name}",
+            "POSTGRES_PASSWORD": "${database.password}",
+            "STRIPE_API_KEY": "${secrets.stripe-api-key}",
+        }
+        assert result.secrets == {
+            "amqp-url": "amqp://guest:guest@rabbitmq:5672",
+            "database-password": "shop",
+            "stripe-api-key": "sk_test",
+        }
         assert "services.server.environment.SESSION_SECRET: it is empty" in "\n".join(notes_of(result))
 
     def test_imported_cache_url_contains_the_cache_password(self) -> None:
-        assert (
-            import_file(compose_file("classic")).secrets["redis-url"] == f"redis://:{GENERATED_PASSWORD}@cache:6379/0"
-        )
+        secret_env = import_file(compose_file("classic")).app["api"]["secret_env"]
+        assert secret_env["REDIS_URL"] == "redis://:${cache.password}@${cache.host}:${cache.port}/0"
 
     def test_secret_variable_with_different_values_in_two_compose_services_becomes_two_secrets(self) -> None:
         other = {"image": "acme/api:1.2", "command": "work", "environment": {"TOKEN": "b"}}
         result = import_service({"ports": ["8000:8000"], "environment": {"TOKEN": "a"}}, worker=other)
-        assert (result.app["api"]["secrets"], result.app["worker"]["secrets"]) == (["token"], ["worker-token"])
+        templates = [result.app[name]["secret_env"]["TOKEN"] for name in ("api", "worker")]
+        assert templates == ["${secrets.token}", "${secrets.worker-token}"]
         assert result.secrets == {"token": "a", "worker-token": "b"}
 
     def test_secret_files_of_a_compose_file_are_imported_as_secrets_with_the_same_names(self) -> None:
@@ -331,13 +339,13 @@ class TestSettings:
         result = import_service({"ports": ["8000:8000"], "environment": {"VITE_MAP_KEY": "open"}})
         assert result.app["api"]["env"] == {"VITE_MAP_KEY": "open"}
 
-    def test_compose_variable_with_the_address_of_the_api_gets_a_note(self) -> None:
+    def test_compose_variable_with_the_address_of_the_api_becomes_a_template(self) -> None:
         web = {"build": "/srv/web", "ports": ["8080:8080"], "environment": {"BACKEND": "http://api:8000/v1"}}
         result = import_service({"ports": ["8000:8000"]}, web=web)
         assert "env" not in result.app["web"]
-        assert (
-            "services.web.environment.BACKEND: it contains the address of the api, which is different in each slot; read API_URL instead"
-            in notes_of(result)
+        assert result.app["web"]["secret_env"] == {"BACKEND": "${api.url}/v1"}
+        assert "services.web.environment.BACKEND: it has the address that the api has in each slot, by secret_env" in (
+            notes_of(result, Kind.ASSUMED)
         )
 
 

@@ -379,8 +379,9 @@ def test_compose_service_with_the_image_of_a_new_service_is_imported_as_this_ser
     result = convert(compose, name="board", base="/src", folder="/src", password=lambda: "secret")
     assert result.app["search"] == {"image": "getmeili/meilisearch:v1.8"}
     assert result.app["api"]["needs"] == ["search"]
-    assert "SEARCH_HOST" not in {**result.app["api"].get("env", {}), **result.environment["tiers"]["api"]["env"]}
-    assert result.environment["tiers"]["api"]["env"]["SEARCH_URL"] == "http://search:7700"
+    assert "env" not in result.app["api"]
+    assert result.environment["tiers"] == {}
+    assert result.app["api"]["secret_env"] == {"SEARCH_URL": "http://${search.host}:${search.port}"}
     load_app(result.app)
 
 

@@ -1,10 +1,10 @@
 import json
+import os
 import signal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psycopg
 from redis import Redis
-from settings import setting
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -14,15 +14,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/health":
             self.answer(200, {"status": "ok"})
         elif self.path == "/api/todos":
-            with psycopg.connect(setting("DATABASE_URL")) as connection:
+            with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
                 todos = [text for (text,) in connection.execute("SELECT text FROM todos ORDER BY id DESC LIMIT 20")]
-            self.answer(200, {"todos": todos, "asked": Redis.from_url(setting("REDIS_URL")).incr("asked")})
+            self.answer(200, {"todos": todos, "asked": Redis.from_url(os.environ["REDIS_URL"]).incr("asked")})
         else:
             self.answer(404, {})
 
     def do_POST(self) -> None:
         text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"]
-        with psycopg.connect(setting("DATABASE_URL")) as connection:
+        with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
             connection.execute("INSERT INTO todos (text) VALUES (%s)", (text,))
         self.answer(201, {"text": text})
 

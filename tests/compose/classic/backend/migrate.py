@@ -1,5 +1,6 @@
-import psycopg
-from settings import setting
+import os
 
-with psycopg.connect(setting("DATABASE_URL")) as connection:
+import psycopg
+
+with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
     connection.execute("CREATE TABLE IF NOT EXISTS todos (id serial PRIMARY KEY, text text NOT NULL)")

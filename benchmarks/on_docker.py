@@ -62,7 +62,7 @@ def cold_up(stack: DockerStack) -> str:
 def _gateway(stack: DockerStack) -> str:
     app = load_app(stack.app)
     app_routes = render_routes(app, load_environment(stack.environment, app))
-    return haproxy.configuration(dict.fromkeys(Slot, app_routes), metrics=False)
+    return haproxy.configuration(dict.fromkeys(Slot, app_routes), url=stack.url)
 
 
 def preview(stack: DockerStack) -> str:

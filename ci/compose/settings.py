@@ -17,8 +17,8 @@ from .url_templates import SECRET_PARAMETER, data_template, http_template, place
 
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|(^|_)(PASS|KEY|SALT|DSN)$|API_?KEY|ACCESS_KEY")
 _PUBLIC = re.compile(r"^(VITE|NEXT_PUBLIC|REACT_APP|NUXT_PUBLIC|PUBLIC)_")
-_USER_IN_URL = re.compile(r"://[^/@\s:]*:(?!\d+(/|$))[^@\s]+@")
-"""Pattern of a password in a URL. The password may contain a slash, but a port followed by a path is no password."""
+_USER_IN_URL = re.compile(r"://[^/@\s:]*:(?!\d+(/|$))[^@\r\n]+@")
+"""Pattern of a password in a URL. The password may contain a slash and spaces, but a port followed by a path is no password."""
 _PASSWORD_NAME = re.compile(r"PASS|PWD|AUTH")
 _NO_SECRET_KEY = re.compile(
     r"PUBLIC|(^|_)(DIR|FOLDER|PATH|MINUTES|SECONDS|HOURS|DAYS|TTL|LIFETIME|EXPIRY|LENGTH|SIZE|NAME|HEADER|ALGORITHM)(_|$)"

@@ -190,7 +190,7 @@ def test_isolation_check_covers_the_ports_of_stores() -> None:
         for name, tier in (("web-1", "web"), ("mysql-1", "mysql"))
     ]
     [problem] = isolation.unexpected_routes(app, containers, [])
-    assert problem.startswith("web-1 can reach mysql-1")
+    assert problem.startswith("web-1 can connect to mysql-1")
 
 
 # ---------------------------------------------------------------------- processes
@@ -418,7 +418,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"x": {**STORE, "env": {"A": "1"}, "secret_env": {"A": "2"}}}, "app.services.x: A is in `env` and in `secret_env`"),
     ({"x": {**STORE, "secrets": ["a"], "env": {"A_FILE": "/x"}}}, "app.services.x.env.A_FILE: the program sets this variable"),
     ({"x": {**STORE, "secrets": ["a"], "volumes": {"v": "/run/secrets/x"}}}, "app.services.x.volumes.v: the program mounts secrets"),
-    ({"x": {**STORE, "volumes": {"v": "/tmp"}}}, "app.services.x: /tmp is listed twice"),
+    ({"x": {**STORE, "volumes": {"v": "/tmp"}}}, "app.services.x: /tmp occurs twice"),
     ({"x": {**STORE, "volumes": {"cache-data": "/data"}}}, "app.services.x.volumes.cache-data: the program uses this name for another volume"),
     ({"x": {**STORE, "volumes": {"x-secrets-0a1b2c": "/data"}}}, "app.services.x.volumes.x-secrets-0a1b2c: the program uses this name"),
     ({"x": {**STORE, "volumes": {"x-programs-0a1b2c": "/data"}}}, "app.services.x.volumes.x-programs-0a1b2c: the program uses this name"),
@@ -437,7 +437,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"public": STORE}, "app.services.public: the program uses this name itself"),
     ({"to-mysql": STORE}, "app.services.to-mysql: the program uses this name itself"),
     ({"cache-2": STORE}, "app.services.cache-2: the program uses this name itself"),
-    ({"api-migrate": STORE}, "app.services.api-migrate: app.api has a container of the name api-migrate"),
+    ({"api-migrate": STORE}, "app.services.api-migrate: app.api already has a container with the name api-migrate"),
     ({"x": STORE, "x-pods": STORE}, "app.services.x-pods: app.services.x has an object of the name x-pods"),
 ]  # fmt: skip
 

@@ -306,7 +306,7 @@ def test_update_with_pending_operations_is_refused_with_the_advice_to_run_make_h
     export = checkpoint_of(DEPLOYED)
     urn = "urn:pulumi:dev::board::docker:index/container:Container::green-api-1"
     export["deployment"]["pending_operations"] = [{"type": "creating", "resource": {"urn": urn}}]
-    with pytest.raises(RunError, match=r"creating green-api-1: run `make heal ENV=dev`"):
+    with pytest.raises(RunError, match=r"creating green-api-1; run `make heal ENV=dev`"):
         deploy(export=export)
 
 

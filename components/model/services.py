@@ -70,7 +70,7 @@ class Service:
     name: str
     """Key of the service below `app` or `app.services`, and name of the service in labels, resource names and DNS."""
     tier: str
-    """Tier of the service, such as `web`, `database` or `store`. The type token of the service's component contains the tier."""
+    """Tier of the service, such as `web` or `database`. The type token of the service's component contains the tier."""
     kind: Kind
     """Kind of the service, which decides whether the service belongs to a slot and how the service is probed."""
     may_need: frozenset[str] = frozenset()

@@ -240,7 +240,7 @@ RAW = st.text(st.sampled_from("ab%1$@:/?#{}!&=+;'\"~é "), min_size=1, max_size=
 @example(password="${a}$$${", name="$${", query="x=${y}&host=$$")
 @example(password="a@db/b", name="db", query="@db")
 @example(password="%", name="%25", query="a=%")
-@given(password=ODD, name=ODD, query=st.text(st.sampled_from("ab&=;$%{}@:,?/ "), max_size=12))
+@given(password=ODD, name=ODD, query=st.text(st.sampled_from("ab&=;${}@:,?/ "), max_size=12))
 def test_filled_template_of_an_encoded_url_equals_the_url_in_the_compose_file(
     password: str, name: str, query: str
 ) -> None:

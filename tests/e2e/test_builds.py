@@ -41,8 +41,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_services_with_the_same_dockerfile_have_their_own_build_arguments(stack: Stack) -> None:
-    assert stack.get("/").text == f"{TEXT}, yes"
-    assert stack.get("/api/").text == "green, none"
+    assert stack.get("/").text == f"{TEXT}, yes\n"
+    assert stack.get("/api/").text == "green, none\n"
     assert set(stack.up().changes) == {"unchanged"}
 
 
@@ -60,7 +60,7 @@ def test_make_build_and_the_provider_build_the_same_images(stack: Stack) -> None
     pages = [
         stack.engine.containers.run(image, ["cat", "/pages/index.html"], entrypoint=[], remove=True) for image in images
     ]
-    assert sorted(pages) == sorted([f"{TEXT}, yes".encode(), b"green, none"])
+    assert sorted(pages) == sorted([f"{TEXT}, yes\n".encode(), b"green, none\n"])
     assert set(stack.up().changes) == {"unchanged"}
 
 
@@ -69,7 +69,7 @@ def test_changed_build_argument_is_a_new_release(stack: Stack) -> None:
     stack.app["web"]["build"]["args"]["COLOUR"] = "black"
     stack.build_images()
     stack.up()
-    assert stack.get("/").text == "black, yes"
+    assert stack.get("/").text == "black, yes\n"
     assert stack.serving_release() != release
 
 

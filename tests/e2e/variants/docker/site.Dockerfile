@@ -3,7 +3,7 @@ FROM busybox:1.37.0-musl AS pages
 ARG COLOUR=none
 ARG BASE=none
 RUN mkdir -p /pages/api && touch /pages/health \
-    && printf '%s' "$COLOUR, $BASE" > /pages/index.html && cp /pages/index.html /pages/api/index.html
+    && printf '%s\n' "$COLOUR, $BASE" > /pages/index.html && cp /pages/index.html /pages/api/index.html
 COPY . /pages/context
 
 FROM pages AS plain

@@ -9,7 +9,7 @@ from .make_call import TEMPLATE, Call
 
 
 def lab_parts(call: Call) -> list[str]:
-    """Return the parts that a make call needs, by their names in `python3 -m lab`.
+    """Return the parts of the lab that a make call needs. The names are those of the command `python3 -m lab up`.
 
     Raises:
         FileError: the stack file is missing or can't be read.

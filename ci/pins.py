@@ -4,7 +4,7 @@
   which writes the digests to the stack file.
 - `python -m ci.pins use STACK` copies the digests of `release.json` to the stack file. An image that only this
   environment runs keeps its digest in the stack file.
-- `python -m ci.pins recall STACK` writes the digests of the last update to the stack file. A preview then shows only
+- `python -m ci.pins recall STACK` reads the digests that the last update used, and writes them to the stack file. A preview then shows only
   images that have changed. If the environment requires digests, an image that is not built yet gets a digest of zeros.
 """
 

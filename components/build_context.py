@@ -103,7 +103,7 @@ def check_dockerfile(context: Path, folder: str, dockerfile: str, path: str) -> 
         # The provider prefers a file in its own folder, which is the program's folder.
         if Path(dockerfile).exists() and not Path(dockerfile).samefile(file):
             raise ConfigError(
-                f"{path}: {Path.cwd().name}/{dockerfile} would be built instead of {folder}/{dockerfile}; rename one of the files"
+                f"{path}: the engine would build {Path.cwd().name}/{dockerfile}, which has the same name, instead of {folder}/{dockerfile}; rename one of these two files"
             )
 
 

@@ -20,7 +20,7 @@ def secret_files(settings: ProcessSettings, description: Description, env: Mappi
     Args:
         settings: settings of the service.
         description: the application and its environment.
-        env: environment variables with the addresses of the services that the service needs (`needed_env`); empty for a store.
+        env: addresses of the needed services, as environment variables (`needed_env`); empty for a store.
     """
     return tuple(_filled(name, text, description, env) for name, text in sorted(settings.secret_files.items()))
 
@@ -28,12 +28,12 @@ def secret_files(settings: ProcessSettings, description: Description, env: Mappi
 def secret_env(
     settings: ProcessSettings, description: Description, env: Mapping[str, str], prefix: str = "env"
 ) -> tuple[tuple[str, Secret], ...]:
-    """Return the environment variables of a service that are made from templates, as pairs of name and secret.
+    """Return the variables in `secret_env` of a service or a store, as pairs of name and secret.
 
     Args:
         settings: settings of the service.
         description: the application and its environment.
-        env: environment variables with the addresses of the services that the service needs (`needed_env`); empty for a store.
+        env: addresses of the needed services, as environment variables (`needed_env`); empty for a store.
         prefix: beginning of the names of the secrets: `env`, or `task` for values that only tasks get.
     """
     return tuple(

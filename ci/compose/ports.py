@@ -53,7 +53,7 @@ def note_conflicting_port(project: Project, service: ComposeService, part: Plain
 
 
 def convert_gateway(project: Project) -> Plain:
-    """Return the settings of the gateway, which gets the host ports of proxy, web and api in the Compose file."""
+    """Return the settings of the gateway. It publishes the host ports that proxy, web and api have in the Compose file."""
     published = {tier: project.roles.tiers[tier].published for tier in PORTS if tier in project.roles.tiers}
     api = published.get(API.name)
     proxy_port = next((proxy.published for proxy in project.roles.proxies if proxy.published), None)

@@ -7,7 +7,7 @@ the path of the value, the problem, and what to write instead. `python -m compon
 Three kinds of checks apply to a value:
 
 1. The grammar of the value's type, in `units`.
-2. The validators of the model with this field, in `app`, `environment`, `engine`, `cluster`, `monitoring` and `backups`.
+2. The validators of the model that contains the value, in `app`, `environment`, `engine`, `cluster`, `monitoring` and `backups`.
 3. The checks of all values together, in the modules named `*_checks`. `loading` runs these checks.
 
 Import from this package, not from its modules.

@@ -125,14 +125,14 @@ def _routing_errors(app: App) -> Iterator[str]:
 
 
 def _served_paths(app: App) -> dict[str, str]:
-    """Return the paths in `visits` and `checks`, by config path. Skip checks that expect 404."""
+    """Return the URL paths in `visits` and `checks`: config path → URL path. Skip checks that expect 404."""
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     checks = {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks) if check.status != 404}
     return paths | checks
 
 
 def route_paths(app: App) -> dict[str, str]:
-    """Return the path prefixes in the `paths` of services, by config path.
+    """Return the path prefixes in the `paths` of services: config path → prefix.
 
     Skip web, which has no `paths`. Without web, skip the api if it gets all requests, because its `paths` then has no effect.
     """

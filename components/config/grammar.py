@@ -673,7 +673,7 @@ def cron(value: object) -> str:
         raise RefusalError(wrong, "write * for one of the two")
     if not any(day <= _LENGTHS[month - 1] for day in times[2] for month in times[3]):
         raise RefusalError(
-            f"{describe(value)} never occurs: none of its months has that day", "use a day that the month has"
+            f"{describe(value)} never occurs: no month of the schedule has this day", "use a day that the month has"
         )
     return " ".join(fields)
 

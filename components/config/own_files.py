@@ -45,7 +45,7 @@ def find_folder(name: str, path: str, root: Path) -> Path:
     """
     folder = find(name, path, root)
     if not folder.is_dir():
-        raise ConfigError(f"{path}: {name} is not a folder; name the folder that contains this file")
+        raise ConfigError(f"{path}: {name} is not a folder; write the path of the folder that contains {name}")
     return folder
 
 

@@ -221,7 +221,7 @@ def version_suffix(secrets: Sequence[str], max_length: int) -> str:
 
 
 def without_versions(name: str) -> str:
-    """Return the name of a secret volume, or of the container that fills the volume, without the versions of secrets."""
+    """Remove the versions of secrets from the name of a secret volume, or of the container that fills the volume."""
     return re.sub(rf"{_VERSIONS}(-files)?$", r"\2", name)
 
 

@@ -25,7 +25,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Statements of a checkpoint about the live slot."""
+    """All that a checkpoint says about which slot is live."""
 
     switches: tuple[Claim, ...] = ()
     """Statements in the resources of successful switches, one statement for each switch."""
@@ -182,7 +182,7 @@ def _compare_with_platform(evidence: Evidence, routing: Routing) -> Decision:
 def _with_platform(
     evidence: Evidence, routing: Routing, live: Slot, candidates: Mapping[Slot | None, int], top: int | None
 ) -> Decision:
-    """Decide which slot is live, given that the platform routes users to the slot `live`.
+    """Return the decision if the platform routes users to the slot `live`, unless the checkpoint contradicts the platform.
 
     Raises:
         UndecidedError: the checkpoint contradicts the platform.
@@ -204,7 +204,7 @@ def _with_platform(
 def _without_platform(
     evidence: Evidence, routing: Routing, candidates: Mapping[Slot | None, int], top: int | None
 ) -> Decision:
-    """Decide which slot is live, given that the platform routes users to no slot or can't be read.
+    """Return the decision if the platform routes users to no slot, or can't be read.
 
     Raises:
         UndecidedError: the checkpoint alone does not determine the live slot.

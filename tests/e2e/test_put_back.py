@@ -1,4 +1,4 @@
-"""Tests that `make heal` and an update restore stopped and removed objects, with and without a refresh of the state.
+"""Tests of `make heal` and of updates: both start stopped objects and recreate removed ones, with and without a refresh of the state.
 
 The module also tests that `make drift` and `make status` report a stopped container and change nothing.
 """

@@ -271,7 +271,7 @@ def test_make_heal_removes_a_container_from_the_state_if_the_container_can_not_b
 
 
 @pytest.mark.parametrize("force", ["", "data"])
-def test_make_heal_removes_lost_protected_data_from_the_state_only_with_force_data(
+def test_heal_forgets_lost_protected_data_only_with_force_data(
     force: str,
     monkeypatch: pytest.MonkeyPatch,
     imported_states: list[dict[str, Any]],

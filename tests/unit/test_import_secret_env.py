@@ -225,7 +225,7 @@ def test_url_of_a_database_with_its_password_in_a_file_follows_this_password() -
     assert secret_env(result)["URL"].startswith("postgres://${database.user}:${database.password}@")
 
 
-def test_url_of_a_data_service_holds_for_other_addresses_and_accounts() -> None:
+def test_template_of_a_url_is_filled_with_another_address_and_account() -> None:
     text = secret_env(imported({"URL": "postgres://shop:hush@db:5432/store?sslmode=require"}))["URL"]
     values = {"host": "db.example.com", "port": "6432", "user": "prod", "name": "prod", "password": "p@/?#:"}
     filled = fill(text, {f"database.{key}": value for key, value in values.items()})
@@ -298,7 +298,7 @@ def test_address_of_an_http_service_in_a_compose_file_becomes_a_placeholder(valu
 @pytest.mark.parametrize(
     "value", ["api", "api:8000", "https://api:8000", "ws://api:8000/socket", "http://api:9000", "http://u:p@api:8000", "$http://api:8000"]
 )  # fmt: skip
-def test_address_that_no_placeholder_can_replace_gets_a_note(value: str) -> None:
+def test_note_is_written_for_an_address_without_a_placeholder(value: str) -> None:
     result = with_web(BACKEND_HOST=value)
     assert secret_env(result, "web") == {}
     assert any("read API_URL instead" in line for line in unconverted(result))

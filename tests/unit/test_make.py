@@ -28,7 +28,7 @@ exec 9>> "$SEEN"; flock 9
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Return a folder with the Makefile and with a copy of STUB in place of each program that a recipe starts."""
+    """Return a folder with the Makefile. In it, each program that a recipe starts is replaced by a copy of STUB."""
     (tmp_path / ".venv/bin").mkdir(parents=True)
     for name in ("ruff", "pyright", "python"):
         (tmp_path / ".venv/bin" / name).write_text(STUB)

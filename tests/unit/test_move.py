@@ -97,7 +97,7 @@ def test_single_instance_database_is_removed_only_with_force(monkeypatch: pytest
     assert CLAIM not in {entry.type for entry in deploy_during_move(None, DURING_MOVE) if entry.name == "database-data"}
 
 
-def test_postgresql_major_version_during_a_move_is_read_from_the_single_instance_database() -> None:
+def test_move_reads_the_postgresql_major_version_from_the_single_instance() -> None:
     state_resources = checkpoint_of(DURING_MOVE)["deployment"]["resources"]
     clusters = [entry for entry in state_resources if entry["type"].endswith(":Cluster")]
     # The result must not depend on the order of resources in the state.

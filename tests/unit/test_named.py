@@ -66,7 +66,7 @@ def test_build_folder_that_is_a_link_to_itself_is_refused(build_folder: Path):
 
 def test_build_context_that_is_a_file_is_refused(build_folder: Path):
     assert error_of(build_folder.parent, "w/Dockerfile").startswith(
-        "app.api.build: w/Dockerfile is not a folder; name the folder"
+        "app.api.build: w/Dockerfile is not a folder; write the path of the folder"
     )
 
 
@@ -302,8 +302,8 @@ def test_dockerfile_that_also_exists_in_the_folder_of_the_program_is_refused(
     (other / "docker" / "api.Dockerfile").write_text("FROM scratch\n")
     monkeypatch.chdir(other)
     assert error_of(folder_with_dockerfiles.parent, OPTIONS) == (
-        "app.api.build.dockerfile: program/docker/api.Dockerfile would be built instead of w/docker/api.Dockerfile; "
-        "rename one of the files"
+        "app.api.build.dockerfile: the engine would build program/docker/api.Dockerfile, which has the same name, instead of "
+        "w/docker/api.Dockerfile; rename one of these two files"
     )
 
 

@@ -453,7 +453,7 @@ def test_container_is_removed_if_make_is_stopped_or_interrupted(number: signal.S
     assert out == "removed\n"
 
 
-def test_interrupt_reaches_a_command_once_and_the_command_may_end_in_order() -> None:
+def test_command_gets_an_interrupt_once_and_can_clean_up() -> None:
     command = attached("bash", "-c", "trap 'echo interrupted' INT; echo begun; sleep 1; echo ended")
     assert command.stdout
     assert command.stdout.readline() == "begun\n"

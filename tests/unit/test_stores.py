@@ -217,7 +217,7 @@ def test_health_check_of_a_store_needs_no_program_of_its_image_on_docker() -> No
     assert "--header" not in tests
 
 
-def test_variable_with_a_secret_of_a_store_is_not_in_the_settings_of_its_container() -> None:
+def test_container_settings_of_a_store_contain_no_secret_variable() -> None:
     inputs = deployed("dev").by_name["mysql-1"].inputs
     assert "MYSQL_DATABASE=shop" in inputs["envs"]
     assert not [variable for variable in inputs["envs"] if variable.startswith("MYSQL_PASSWORD")]
@@ -385,7 +385,7 @@ def test_images_of_stores_are_in_the_list_of_images_to_pin(monkeypatch: pytest.M
     assert "environment.images.mail" not in pins.required_images("staging")
 
 
-def test_image_of_a_store_without_a_digest_is_refused_if_images_are_pinned() -> None:
+def test_pinned_environment_refuses_a_store_image_without_a_digest() -> None:
     app, env = app_and_environment("dev")
     with pytest.raises(ConfigError, match=r"environment\.images\.mysql: mysql:8\.4 has no digest"):
         load_environment(env | {"pinned": True}, load_app(app))

@@ -47,9 +47,9 @@ def export(folders: Sequence[str]) -> list[str]:
 
 
 def export_of(entrypoint: Sequence[str]) -> list[str]:
-    """Return the part of a container's entrypoint that `export` has made; empty for another entrypoint.
+    """Return the words of the function `export` at the beginning of a container's entrypoint, or no words without them.
 
-    A command of `docker exec` needs the same beginning, because the engine knows only the plain variables.
+    A command of `docker exec` must begin with the same words. Otherwise it would get only the variables without secrets.
     """
     length = len(export([ENV_FOLDER]))
     return list(entrypoint[:length]) if list(entrypoint[:length]) == export([ENV_FOLDER]) else []

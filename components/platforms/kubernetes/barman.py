@@ -36,14 +36,14 @@ def external_cluster_entry(name: str) -> Manifest:
 
 
 def store(scope: Scope, name: str, archive: Archive, access: Mapping[str, str], secret: Mapping[str, str]) -> Manifest:
-    """Return the ObjectStore, which describes where and how a Cluster is archived.
+    """Return the ObjectStore: the address and the settings of a Cluster's archive.
 
     Args:
         scope: names and settings of the environment.
         name: name of the Cluster.
         archive: settings of the archive.
-        access: reference to the access key of the archive proxy: name and key of a Kubernetes Secret.
-        secret: reference to the secret key of the archive proxy.
+        access: Kubernetes Secret with the id of the archive proxy's access key, as `name` and `key`.
+        secret: Kubernetes Secret with the secret part of this access key, as `name` and `key`.
     """
     manifest = scope.object(API, "ObjectStore", name, scope.labels(name, "archive"))
     # Disable the checksums of newer S3 clients: few servers other than Amazon's support them.

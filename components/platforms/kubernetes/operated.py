@@ -44,7 +44,7 @@ def deployment(scope: Scope, exporter: Workload, data: str, spec: Manifest) -> M
 
 
 def monitors(scope: Scope, monitored: MonitoringScope, exporters: Mapping[str, Workload]) -> list[Manifest]:
-    """Return the ServiceMonitors and PodMonitors of services with metrics, exporters, backups and database instances."""
+    """Return the ServiceMonitors and PodMonitors: for services that serve metrics, for exporters, for backups and for database instances."""
     tiers = [
         _monitor(scope, monitored, str(tier), str(tier), service.metrics or "")
         for tier, service in monitored.app.measured.items()

@@ -173,7 +173,7 @@ def test_release_with_manual_promotion_can_be_viewed_and_goes_live_after_promoti
     idle = "blue" if before["slot"] == "green" else "green"
     assert f"'X-Tiers-Slot: {idle}'" in waiting
     assert stack.get("/api/release", headers={"X-Tiers-Slot": idle}).json()["slot"] == idle
-    assert "it waits to be promoted" in update.text
+    assert "the release waits to be promoted" in update.text
     assert set(stack.up().changes) == {"unchanged"}
     stack.up(TIERS_RELEASE="promote")
     assert stack.live()["slot"] == idle

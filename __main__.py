@@ -13,6 +13,7 @@ from components import (
     MonitoringArgs,
     Switch,
     SwitchArgs,
+    deploy_live_services,
     deploy_slots,
     export,
     foundation,
@@ -31,9 +32,10 @@ def main() -> None:
         for name, service in application.data.items()
     }
     gateway = Gateway("gateway", GatewayArgs(platform=platform)).running
-    gates = deploy_slots(rollout, data, gateway)
+    slots = deploy_slots(rollout, data, gateway)
     after = foundation(platform, data, gateway)
-    switch = Switch("switch", SwitchArgs(rollout=rollout, gates=gates, after=after))
+    switch = Switch("switch", SwitchArgs(rollout=rollout, gates=slots.gates, after=after))
+    deploy_live_services(rollout, slots, switch)
 
     if backups := rollout.live_backups:
         Backup("backup", BackupArgs(platform=platform, plan=backups, after=switch.moved))
@@ -41,7 +43,7 @@ def main() -> None:
         description = context.description
         args = MonitoringArgs(platform=platform, description=description, data=data, live=switch.live)
         Monitoring("monitoring", args)
-    export(rollout, switch, gates.get("smoke"))
+    export(rollout, switch, slots.gates.get("smoke"))
 
 
 main()

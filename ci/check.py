@@ -18,6 +18,7 @@ from pulumi import RunError
 
 from components import backup, database, platforms, rendering
 from components.config import App, Check, Environment
+from components.model.names import SERVICE_ROLES
 from components.model.services import DATABASE
 from components.observability.alerts import CERTIFICATE_DAYS
 from components.platforms import toolbox
@@ -218,7 +219,7 @@ def expected_replicas(
     deployed = Counter(
         (entry.labels.get(checkpoint.LABEL_SLOT, ""), str(entry.tier))
         for entry in checkpoint_state.entries
-        if entry.custom and entry.role == "tier"
+        if entry.custom and entry.role in SERVICE_ROLES
     )
     return {key: max(deployed[key], 1) for key in dict.fromkeys([*configured, *deployed]) if key[0] in ("", live)}
 

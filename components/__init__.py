@@ -8,8 +8,8 @@ Example:
     application = Application.from_context(context)
     rollout = plan_rollout(context, application)
     gateway = Gateway("gateway", GatewayArgs(platform=rollout.platform))
-    gates = deploy_slots(rollout, {}, gateway.running)
-    Switch("switch", SwitchArgs(rollout=rollout, gates=gates, after=[gateway.running]))
+    slots = deploy_slots(rollout, {}, gateway.running)
+    Switch("switch", SwitchArgs(rollout=rollout, gates=slots.gates, after=[gateway.running]))
 """
 
 from .api import Api, ApiArgs
@@ -20,6 +20,7 @@ from .config import App, ConfigError, Environment
 from .context import Context, Description
 from .database import Database, DatabaseArgs
 from .kept import KeptSlot, KeptSlotArgs
+from .live_service import LiveService, LiveServiceArgs, deploy_live_services
 from .model.services import AccessMode, Exporter, Kind, Service
 from .model.workload import (
     Archive,
@@ -51,6 +52,7 @@ from .platforms import (
     Inspector,
     Inventory,
     Line,
+    LiveObject,
     Location,
     OneOff,
     SlotTarget,
@@ -63,7 +65,7 @@ from .rollout import Rollout, plan_rollout
 from .service import DataService, DataServiceArgs, SlotService, SlotServiceArgs
 from .shared import SharedServices
 from .slot import Slot, SlotArgs
-from .slots import deploy_slots, foundation
+from .slots import Slots, deploy_slots, foundation
 from .store import Store, StoreArgs
 from .switch import Gateway, GatewayArgs, Switch, SwitchArgs
 from .web import Web, WebArgs
@@ -106,6 +108,9 @@ __all__ = [
     "KeptSlotArgs",
     "Kind",
     "Line",
+    "LiveObject",
+    "LiveService",
+    "LiveServiceArgs",
     "Location",
     "Monitoring",
     "MonitoringArgs",
@@ -136,6 +141,7 @@ __all__ = [
     "SlotServiceArgs",
     "SlotState",
     "SlotTarget",
+    "Slots",
     "StackState",
     "Store",
     "StoreArgs",
@@ -149,6 +155,7 @@ __all__ = [
     "WorkerArgs",
     "Workload",
     "Zone",
+    "deploy_live_services",
     "deploy_slots",
     "export",
     "foundation",

@@ -5,16 +5,18 @@ from dataclasses import replace
 
 from .platforms import Inspector
 from .release.checkpoint import Checkpoint
-from .release.memory import missing_entries, needed_images
+from .release.memory import missing_entries, missing_live_objects, needed_images
 from .release.planner import Plan, ReleaseError, Slot, StackState
 
 
 def missing_images(inspector: Inspector, checkpoint: Checkpoint, slot: Slot) -> Sequence[str]:
     """Return a description of each image that a slot needs, but that is missing on the platform.
 
-    A slot needs the images of its suspended and missing containers, to recreate these containers.
+    A slot needs the images of its suspended and missing containers, to recreate these containers, and of the containers that it gets once it
+    is live.
     """
-    needed = needed_images(missing_entries(checkpoint, slot), checkpoint, slot)
+    entries = [*missing_entries(checkpoint, slot), *missing_live_objects(checkpoint, slot)]
+    needed = needed_images(entries, checkpoint, slot)
     absent = inspector.absent_images(needed) if needed else ()
     return [needed[image] for image in absent]
 

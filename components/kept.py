@@ -14,8 +14,18 @@ from pulumi import ComponentResource, CustomResource, Output, Resource, Resource
 
 from .model.workload import Scale
 from .options import child_options
-from .platforms import Dependencies, Deployer, DesiredState, SlotTarget
-from .release.checkpoint import SLOT, SWITCHES, Checkpoint, Entry, observe, suspended_entries, suspended_state
+from .platforms import Dependencies, Deployer, DesiredState, LiveObject, SlotTarget
+from .release.checkpoint import (
+    LIVE_OBJECTS,
+    SLOT,
+    SWITCHES,
+    Checkpoint,
+    Entry,
+    live_object_states,
+    observe,
+    suspended_entries,
+    suspended_state,
+)
 from .release.memory import MEMORY, is_recreatable, needed_images, recall, remember, sort_by_dependencies
 from .release.planner import Slot
 from .release.recorded import RECORDED, settings_json
@@ -56,6 +66,8 @@ class KeptSlot(ComponentResource):
 
     gates: Mapping[str, Output[Resource]]
     """Changed resources by name, such as recreated containers. Pass them to `Switch`: traffic moves after these changes."""
+    live_objects: Mapping[str, LiveObject]
+    """Objects to deploy while the slot is live, by the name of the service, as in `Slot`."""
 
     def __init__(self, name: str, args: KeptSlotArgs, opts: ResourceOptions | None = None) -> None:
         rollout, slot = args.rollout, args.slot
@@ -93,6 +105,8 @@ class KeptSlot(ComponentResource):
             if desired:
                 gates[entry.name] = passed(resource) if (passed := desired.passed) else _registered_output(resource)
         self.gates = gates
+        stored = live_object_states(checkpoint, slot)
+        self.live_objects = {name: LiveObject.from_state(state) for name, state in stored.items()}
         proven = str(state.release) if state.proven else None
         self.register_outputs(component_outputs(inputs, proven=proven, **_copies(rollout, slot, slot_resources)))
 
@@ -109,6 +123,7 @@ def _copies(rollout: Rollout, slot: Slot, slot_resources: "_SlotResources") -> d
         SWITCHES: switches,
         RECORDED: settings_json(rollout.context.checkpoint),
         MEMORY: remember(slot_resources.entries.values()),
+        LIVE_OBJECTS: live_object_states(rollout.context.checkpoint, slot) or None,
     }
 
 

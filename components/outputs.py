@@ -21,8 +21,8 @@ def export(rollout: Rollout, switch: Switch, verified: Output[Resource] | None) 
         verified: last gate of the deployed release (`gates.get("smoke")`); None if the update deploys no release.
 
     Example:
-        gates = deploy_slots(rollout, data, gateway.running)
-        switch = Switch("switch", SwitchArgs(rollout=rollout, gates=gates))
+        slots = deploy_slots(rollout, data, gateway.running)
+        switch = Switch("switch", SwitchArgs(rollout=rollout, gates=slots.gates))
         export(rollout, switch, gates.get("smoke"))
     """
     platform, observed, plan = rollout.platform, rollout.observed, rollout.plan

@@ -116,6 +116,7 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
         priority=size.priority_class,
         port=settings.port if isinstance(settings, Listening) else None,
         probe=_liveness(settings),
+        single=isinstance(settings, Worker) and settings.single,
         ready=Probe(path=settings.ready, port=settings.port, host=settings.health_host or "")
         if isinstance(settings, Listening) and settings.ready
         else None,

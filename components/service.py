@@ -12,7 +12,7 @@ from pulumi import ComponentResource, Output, Resource, ResourceOptions
 from .config import ConfigError
 from .model import services
 from .model.workload import DatabaseCluster, ExternalService, Scale, Workload
-from .platforms import Dependencies, Deployer, DeploysClusters, SlotTarget
+from .platforms import Dependencies, Deployer, DeploysClusters, LiveObject, SlotTarget
 from .rendering import Data, single_instances
 
 
@@ -110,7 +110,8 @@ class SlotService(ComponentResource):
     """Deploy a service to a slot. No traffic moves, because only `Switch` moves traffic.
 
     The service is ready once all its replicas have passed their health checks. The update fails if a replica does not pass in
-    time (`workload.start_within`).
+    time (`workload.start_within`). A process that must never run twice (`workload.single`) does not start: `LiveService` starts it
+    after the switch.
 
     Args:
         name: resource name, which is part of the state.
@@ -124,7 +125,9 @@ class SlotService(ComponentResource):
     url: Output[str]
     """Address for other services, such as `http://api-green:8000`; empty without a port. Known once the service is ready."""
     ready: Sequence[Resource]
-    """Resources that exist once every replica is healthy."""
+    """Resources that exist once every replica is healthy. For a process that must never run twice, the resources that it needs."""
+    live_object: LiveObject | None
+    """Object that runs the process after the switch; None for a service with replicas in the slot."""
 
     def __init__(self, name: str, args: SlotServiceArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__(services.type_token(args.workload.tier, args.workload.belongs_to), name, None, opts)
@@ -132,7 +135,11 @@ class SlotService(ComponentResource):
         provisioned = args.provisioned
         if provisioned is None:
             provisioned = platform.provision(self, [workload], target)
-        self.ready = platform.deploy_service(self, workload, target, args.scale, provisioned, args.after)
+        if workload.single:
+            self.live_object, self.ready = platform.prepare_single(self, workload, target, provisioned)
+        else:
+            self.live_object = None
+            self.ready = platform.deploy_service(self, workload, target, args.scale, provisioned, args.after)
         address = f"http://{workload.tier}-{target.slot}:{workload.port}" if workload.port else ""
         self.url = Output.all(*(resource.urn for resource in self.ready)).apply(lambda _: address)
         self.register_outputs({"release": str(target.release), "replicas": args.scale.replicas})

@@ -8,9 +8,9 @@ from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
 from .model.workload import SEED
 from .options import child_options
-from .platforms import Dependencies, SlotTarget
+from .platforms import Dependencies, LiveObject, SlotTarget
 from .release import content, memory, planner
-from .release.checkpoint import SLOT
+from .release.checkpoint import LIVE_OBJECTS, SLOT
 from .release.planner import Release
 from .rollout import Rollout
 from .service import SlotService, SlotServiceArgs
@@ -54,6 +54,8 @@ class Slot(ComponentResource):
 
     gates: Mapping[str, Output[Resource]]
     """Gates by name: `TIER.TASK` for each task, `tiers` for all services, `smoke` for the smoke test. Pass all gates to `Switch`."""
+    live_objects: Mapping[str, LiveObject]
+    """Objects to deploy once the slot is live, by the name of the service. Pass them to `LiveService` after the switch."""
     services: Mapping[str, SlotService]
     """Components of the services by name, in their start order. `services["web"].url` is the address of `web` in this slot."""
 
@@ -77,8 +79,11 @@ class Slot(ComponentResource):
         started = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
         self.gates = {**tasks.gates, "tiers": started, "smoke": smoke}
         passed = smoke.apply(lambda _: str(target.release))
+        items = {name: service.live_object for name, service in self.services.items() if service.live_object}
+        self.live_objects = items
+        stored = {name: item.to_state() for name, item in items.items()} or None
         snapshot = memory.record(rollout.context.stack, rollout.context.root, target.slot, smoke)
-        self.register_outputs(component_outputs(inputs, proven=passed, made=snapshot))
+        self.register_outputs(component_outputs(inputs, proven=passed, made=snapshot, **{LIVE_OBJECTS: stored}))
 
     def _run_tasks(self, args: SlotArgs, target: SlotTarget, provisioned: Mapping[str, Resource]) -> "_Tasks":
         """Run the tasks of all services one after the other, in the order of the services.

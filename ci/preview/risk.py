@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
-from components.model.names import without_versions
+from components.model.names import SERVICE_ROLES, without_versions
 from components.release.checkpoint import LABEL_SLOT, Checkpoint, Entry
 
 from .markdown import escape, join
@@ -119,7 +119,7 @@ def _exposures(entry: Entry) -> Iterator[str]:
 
 def _open_networks(entry: Entry) -> Iterator[str]:
     """Yield a text for each connection that a resource allows to or from a network outside of the stack."""
-    if entry.role in ("tier", "task") and entry.tier:
+    if entry.role in (*SERVICE_ROLES, "task") and entry.tier:
         for network in entry.inputs.get("networksAdvanced") or ():
             if str(network["name"]).endswith("-outside"):
                 yield f"{entry.tier} may connect to the outside"

@@ -369,6 +369,11 @@ class Worker(ServiceSettings):
         default=(),
         description="Health check command that ends with 0 while the worker is healthy; empty: a running worker is healthy.",
     )
+    single: Flag = Field(
+        default=False,
+        description="true: the process must never run twice, such as a scheduler or a bot. Only the live release runs it, and at a switch the old "
+        "process ends before the new one starts.",
+    )
 
 
 class FurtherWorker(Worker):
@@ -645,6 +650,11 @@ class App(Model):
     def names(self) -> frozenset[str]:
         """Names of all configured services."""
         return frozenset(self.described)
+
+    @property
+    def single_processes(self) -> tuple[str, ...]:
+        """Names of the services whose process must never run twice (`single`)."""
+        return tuple(name for name, value in self.described.items() if isinstance(value, Worker) and value.single)
 
     @property
     def slot_services(self) -> dict[str, ServiceSettings]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ..model import names, services
 from ..model.services import DATABASE
 from . import explain, grammar
-from .app import App, program_variables
+from .app import App, Worker, program_variables
 from .app_checks import VARIABLES_SIZE, unknown_service
 from .cluster_checks import cluster_errors
 from .engine_checks import engine_errors
@@ -51,6 +51,7 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
             taken = {*service.env, *service.secret_env, *program_variables(app, service)}
             for variable in sorted(set(size.env) & taken):
                 yield f"{path}.env.{variable}: {app.path(tier)} or the program sets this variable too; remove the variable here or from {app.path(tier)}"
+            yield from _single_errors(app, tier, size)
             if size.autoscale and size.autoscale.max < size.replicas:
                 yield f"{path}.autoscale.max: {size.autoscale.max} is less than `replicas`; use at least {size.replicas}"
     yield from _backup_errors(app, environment)
@@ -75,6 +76,16 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
     yield from (cluster_errors(app, environment) if environment.kubernetes else engine_errors(app, environment))
     if environment.pinned:
         yield from image_errors(app, environment)
+
+
+def _single_errors(app: App, tier: str, size: TierSettings) -> Iterator[str]:
+    """Yield an error for each setting that would start a process twice, although `single` forbids it."""
+    service = app.slot_services[tier]
+    if not (isinstance(service, Worker) and service.single):
+        return
+    for key in ("replicas", "autoscale"):
+        if key in size.model_fields_set and (key == "autoscale" or size.replicas > 1):
+            yield f"environment.tiers.{tier}.{key}: {app.path(tier)}.single allows one process; remove {key}"
 
 
 def _store_errors(app: App, tier: str, size: TierSettings) -> Iterator[str]:

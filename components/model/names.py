@@ -12,6 +12,10 @@ from . import services
 
 # ---------------------------------------------------------------------- labels
 
+ROLE_SERVICE, ROLE_SINGLE = "tier", "single"
+"""Values of the role label: replicas of a service, and a process that must never run twice."""
+SERVICE_ROLES = (ROLE_SERVICE, ROLE_SINGLE)
+"""Values of the role label of all processes of services."""
 LABEL_APP, LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TIER = "tiers.app", "tiers.environment", "tiers.role", "tiers.tier"
 LABEL_SLOT, LABEL_RELEASE, LABEL_ATTEMPT, LABEL_SWITCH = (
     "tiers.slot",

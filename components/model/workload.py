@@ -352,6 +352,8 @@ class Workload:
     """Tier of a further service (`app.services`): web, api, worker or store. Empty if the service is named after its tier."""
     path: str = ""
     """Config path of the workload, for errors; empty if the path is `app.TIER`."""
+    single: bool = False
+    """True if the process must never run twice: only the live release runs it, and the old process ends before the new one starts."""
     former: tuple[str, ...] = ()
     """Command of an earlier version of the program, with the same effect as `command`. On Kubernetes, a stateful workload that
     already runs this command keeps it, so an upgrade of the program causes no restart."""

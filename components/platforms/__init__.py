@@ -25,6 +25,7 @@ from .base import (
     InspectsClusters,
     Inventory,
     Line,
+    LiveObject,
     Location,
     OneOff,
     SlotTarget,
@@ -33,7 +34,7 @@ from .gateway import COOKIE, SLOT_HEADER, readiness
 from .inventory import locate_configured
 
 __all__ = ["COOKIE", "SHARED", "SLOT_HEADER", "Dependencies", "Deployer", "DeploysClusters", "DesiredState", "Inspector", "InspectsClusters",
-           "Inventory", "Line", "Location", "OneOff", "SlotTarget", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_configured",
+           "Inventory", "Line", "LiveObject", "Location", "OneOff", "SlotTarget", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_configured",
            "readiness"]  # fmt: skip
 
 DataResources = Mapping[str, tuple[str, Mapping[str, Any]]]

@@ -14,11 +14,13 @@ from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, Re
 
 from ..config import App, Environment
 from ..context import Context
+from ..model.names import LABEL_RELEASE
 from ..model.workload import DatabaseCluster, ExternalService, Route, Scale, ScheduledCommand, Task, Workload
 from ..observability.alerts import MonitoringScope
 from ..release.checkpoint import Checkpoint, Entry
 from ..release.live import Routing
 from ..release.planner import Release, Slot
+from ..state import reader
 
 SHARED = "both slots share this service"
 """Effect on users, for errors of a tier that both slots share. The module `impact` writes the text for all other tiers."""
@@ -152,6 +154,55 @@ class DesiredState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LiveObject:
+    """Object on the platform that only the live release has, such as the container of a process that must never run twice.
+
+    The component `Slot` stores the object, so a rollback can deploy the object of an older release.
+
+    Example:
+        live_object = slots.live_objects["beat"]
+        state = live_object.to_state()
+    """
+
+    service: str
+    """Name of the service."""
+    type: str
+    """Type token of the resource."""
+    name: str
+    """Name of the resource. It is the same in every release, so the object of a new release replaces that of the old one."""
+    inputs: Mapping[str, Any]
+    """Inputs of the resource, by the provider's names."""
+    within: float
+    """Time limit in seconds to become ready."""
+
+    @property
+    def release(self) -> str:
+        """Release of the object, as `VERSION-DIGEST`."""
+        return reader(self.inputs).labels(self.inputs)[LABEL_RELEASE]
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the object for an output of the component `Slot`."""
+        return {
+            "service": self.service,
+            "type": self.type,
+            "name": self.name,
+            "inputs": self.inputs,
+            "within": self.within,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "LiveObject":
+        """Return the object that `to_state` stored."""
+        return cls(
+            service=state["service"],
+            type=state["type"],
+            name=state["name"],
+            inputs=state["inputs"],
+            within=float(state["within"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OneOff:
     """New container or pod that runs one command with the settings of a service, and the command lines for this machine to follow it.
 
@@ -263,6 +314,24 @@ class Deployer(Protocol):
 
         Returns:
             Resources that exist once every replica is healthy.
+        """
+        ...
+
+    def prepare_single(
+        self, parent: Resource, workload: Workload, target: SlotTarget, provisioned: Mapping[str, Resource]
+    ) -> tuple[LiveObject, Sequence[Resource]]:
+        """Prepare a process that must never run twice, but don't start it.
+
+        Returns:
+            The object that runs the process while the slot is live, and resources that must exist before it.
+        """
+        ...
+
+    def deploy_live_object(self, parent: Resource, live_object: LiveObject, after: Dependencies) -> Resource:
+        """Deploy an object of the live release. The object of the previous release is deleted first, and its process has then ended.
+
+        Returns:
+            Resource that exists once the object is ready.
         """
         ...
 

@@ -35,6 +35,9 @@ SWITCHES = "switches"
 """Name of the output that stores the number of the last switch. `Switch` has this output. If a kept slot was live before the
 update, its `Slot` has a copy."""
 
+LIVE_OBJECTS = "live_objects"
+"""Name of the output of `Slot` with the objects that only the live release has, by the name of their service."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -457,6 +460,12 @@ def suspended_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     """
     entry = checkpoint.find(SLOT, slot)
     return tuple(entry_from_state(item) for item in (entry.inputs.get("rested") if entry else None) or ())
+
+
+def live_object_states(checkpoint: Checkpoint, slot: Slot) -> Mapping[str, Mapping[str, Any]]:
+    """Return the stored objects that only the live release has, by the name of their service. `LiveObject.from_state` reads them."""
+    entry = checkpoint.find(SLOT, slot)
+    return cast(Mapping[str, Mapping[str, Any]], (entry.outputs.get(LIVE_OBJECTS) if entry else None) or {})
 
 
 def database_env(checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:

@@ -78,6 +78,7 @@ def _workload(workload: Workload) -> State:
     }
     # Names without a value are absent, as in the state of stacks that an earlier version of the program deployed.
     state |= {"entrypoint": list(workload.entrypoint)} if workload.entrypoint else {}
+    state |= {"single": True} if workload.single else {}
     return state | ({"secret_env": _secret_pairs(workload.secret_env)} if workload.secret_env else {})
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pulumi
 from pulumi import Output, RunError
 
+from ..model.names import LABEL_RELEASE
 from ..state import reader
 from ..state.types import is_image, is_job
 from .checkpoint import (
@@ -24,6 +25,7 @@ from .checkpoint import (
     Entry,
     entry_from_state,
     image_names,
+    live_object_states,
     suspended_entries,
 )
 from .planner import Slot
@@ -130,6 +132,19 @@ def missing_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     present = {entry.urn for entry in checkpoint.descendants(slot, SLOT)}
     absent = {entry.urn: entry for entry in (*suspended_entries(checkpoint, slot), *recall(checkpoint, slot))}
     return tuple(entry for urn, entry in absent.items() if urn not in present and entry.runs)
+
+
+def missing_live_objects(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
+    """Return the objects that only the live release has, and that an update must deploy if the slot is live after it."""
+    component = checkpoint.find(SLOT, slot)
+    release = f"{component.inputs['version']}-{component.inputs['digest']}" if component else ""
+    deployed = {entry.name for entry in checkpoint.entries if entry.labels.get(LABEL_RELEASE) == release}
+    states = live_object_states(checkpoint, slot).values()
+    return tuple(
+        Entry(urn=state["name"], type=state["type"], parent="", custom=True, inputs=state["inputs"])
+        for state in states
+        if state["name"] not in deployed
+    )
 
 
 def needed_images(entries: Iterable[Entry], checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:

@@ -10,6 +10,7 @@ CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
 JOB = "kubernetes:batch/v1:Job"
 NAMESPACE = "kubernetes:core/v1:Namespace"
+STATEFUL_SET = "kubernetes:apps/v1:StatefulSet"
 FOUNDATION = "tiers:kubernetes:Ground"
 
 

@@ -32,9 +32,9 @@ platform = rollout.platform
 cache = tiers.Cache("cache", tiers.CacheArgs(platform=platform, data=application.data["cache"]))
 gateway = tiers.Gateway("gateway", tiers.GatewayArgs(platform=platform))
 data = {"cache": cache.ready}
-gates = tiers.deploy_slots(rollout, data, gateway.running)
+slots = tiers.deploy_slots(rollout, data, gateway.running)
 after = tiers.foundation(platform, data, gateway.running)
-switch = tiers.Switch("switch", tiers.SwitchArgs(rollout=rollout, gates=gates, after=after))
+switch = tiers.Switch("switch", tiers.SwitchArgs(rollout=rollout, gates=slots.gates, after=after))
 
 image = docker.RemoteImage("python", name="python:3.11-slim-bookworm", keep_locally=True)
 page = "cd /tmp && echo $RELEASE > index.html && exec python3 -m http.server 8000"

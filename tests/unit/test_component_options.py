@@ -1,6 +1,7 @@
 """Tests that every public component and its children honour the Pulumi resource options of the component."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,17 @@ def switch_args(rollout: Rollout) -> components.SwitchArgs:
     return components.SwitchArgs(rollout=rollout, gates={"smoke": Output.from_input(any_resource(rollout))})
 
 
+def live_service_args(rollout: Rollout) -> components.LiveServiceArgs:
+    """Return the arguments for an object with the inputs of the board's worker."""
+    workload = rollout.application.workloads["worker"]
+    target = components.SlotTarget(slot=components.SlotName.BLUE, release=rollout.application.release)
+    parent = ComponentResource("own:index:Slot", "slot")
+    provisioned = rollout.platform.provision(parent, [workload], target)
+    single, _ = rollout.platform.prepare_single(parent, replace(workload, single=True), target, provisioned)
+    moved = Output.from_input(any_resource(rollout))
+    return components.LiveServiceArgs(rollout=rollout, live_object=single, moved=moved)
+
+
 def any_resource(rollout: Rollout) -> Resource:
     return rollout.platform.foundation_resources[0]
 
@@ -68,6 +80,7 @@ BUILDERS: Mapping[str, Build] = {
     "KeptSlot": lambda rollout, opts: components.KeptSlot(
         NAME, components.KeptSlotArgs(rollout=rollout, slot=components.SlotName.BLUE), opts
     ),
+    "LiveService": lambda rollout, opts: components.LiveService(NAME, live_service_args(rollout), opts),
     "Monitoring": lambda rollout, opts: components.Monitoring(NAME, monitoring_args(rollout), opts),
     "Slot": lambda rollout, opts: components.Slot(NAME, slot_args(rollout), opts),
     "SlotService": lambda rollout, opts: components.SlotService(
@@ -116,8 +129,8 @@ def deploy_component(stack: str, name: str) -> Deployment:
 def deploy_slot(context: Context) -> None:
     """Deploy the first release, with a gateway, a slot and a switch."""
     rollout = plan_rollout(context, Application.from_context(context))
-    gates = components.deploy_slots(rollout, {}, any_resource(rollout))
-    components.Switch("switch", components.SwitchArgs(rollout=rollout, gates=gates))
+    slots = components.deploy_slots(rollout, {}, any_resource(rollout))
+    components.Switch("switch", components.SwitchArgs(rollout=rollout, gates=slots.gates))
 
 
 def descendants(deployment: Deployment, component: Registered) -> Iterator[Registered]:

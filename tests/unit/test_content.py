@@ -75,6 +75,7 @@ _SECRET_ENV = (("DATABASE_URL", Secret(name="env.DATABASE_URL", version="3", par
 WORKLOAD_TODAY = replace(
     WORKLOAD,
     entrypoint=("/tini",),
+    single=True,
     secret_env=_SECRET_ENV,
     probe=replace(WORKLOAD.probe, host="shop.test") if WORKLOAD.probe else None,
     tasks=tuple(replace(task, secret_env=_SECRET_ENV) for task in WORKLOAD.tasks),

@@ -230,8 +230,9 @@ def test_object_has_the_recommended_labels_and_namespace(resource: Registered) -
 
 
 @every_object
-def test_only_objects_of_a_slot_or_switch_have_release_labels(resource: Registered) -> None:
-    in_slot = in_a_slot(resource) or any(entry.inside(resource, "tiers:switch:Switch") for entry in ALL.values())
+def test_only_objects_of_a_slot_a_switch_or_the_live_release_have_release_labels(resource: Registered) -> None:
+    outside = ("tiers:switch:Switch", "tiers:live:LiveService")
+    in_slot = in_a_slot(resource) or any(entry.inside(resource, type_) for entry in ALL.values() for type_ in outside)
     assert ("tiers.release" in resource.labels) == ("app.kubernetes.io/version" in resource.labels) == in_slot
 
 

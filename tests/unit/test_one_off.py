@@ -260,9 +260,13 @@ class Cluster:
     def sanitize_for_serialization(self, manifest: dict[str, Any]) -> dict[str, Any]:
         return manifest
 
-    def read_namespaced_deployment(self, name: str, _: str) -> dict[str, Any]:
-        assert name == "api-blue"
-        return self.deployment
+    def list_namespaced_deployment(self, _: str, label_selector: str) -> Any:
+        labels = self.deployment["metadata"]["labels"]
+        pairs = dict(pair.split("=") for pair in label_selector.split(",") if "=" in pair)
+        return SimpleNamespace(items=[self.deployment] if pairs.items() <= labels.items() else [])
+
+    def list_namespaced_stateful_set(self, *_: str, **__: str) -> Any:
+        return SimpleNamespace(items=[])
 
     def create_namespaced_job(self, _: str, manifest: dict[str, Any]) -> None:
         self.created.append(manifest)

@@ -1,6 +1,8 @@
 """Arguments of containers: limits, hardening, health checks. All functions are pure."""
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pulumi_docker as docker
 from pulumi import Input
@@ -47,6 +49,20 @@ def healthcheck(workload: Workload, command: Sequence[str]) -> docker.ContainerH
         start_period=duration(workload.start_within),
         retries=5,
     )
+
+
+def inputs_of(args: docker.ContainerArgs) -> dict[str, Input[Any]]:
+    """Return the arguments of a container as the inputs of its resource, by the provider's names, such as `memorySwap`."""
+    return {
+        re.sub("_([a-z])", lambda letter: letter[1].upper(), name): value
+        for name, value in vars(args).items()
+        if value is not None
+    }
+
+
+def label_inputs(labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return labels as an input of a container's resource."""
+    return [{"label": label, "value": value} for label, value in sorted(labels.items())]
 
 
 def hardened_args(name: str, image: Input[str], labels: Mapping[str, str], process: Process) -> docker.ContainerArgs:

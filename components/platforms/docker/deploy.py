@@ -14,22 +14,23 @@ from dataclasses import replace
 from typing import Any
 
 import pulumi_docker as docker
-from pulumi import Output, Resource, ResourceOptions
+from pulumi import CustomResource, Output, Resource, ResourceOptions
 
 from ...context import Context
 from ...model import names, services
 from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, ScheduledCommand, Task, Workload
-from ...release.checkpoint import Entry
+from ...release.checkpoint import LABEL_ATTEMPT, Entry
 from ...release.planner import Slot
 from ...state.docker import VOLUME
-from ..base import Dependencies, Deployer, DesiredState, SlotTarget
+from ..base import Dependencies, Deployer, DesiredState, LiveObject, SlotTarget
 from ..process import Process
 from . import keys, programs
-from .containers import hardened_args
+from .containers import hardened_args, inputs_of, label_inputs
 from .errors import explain_container
 from .foundation import Foundation
 from .gateway import GatewayOperations
 from .inspect import inspector
+from .keys import CONTAINER
 from .monitoring import MonitoringOperations
 from .registrar import Replica, image_id, mounted_files, scripts_key
 
@@ -39,12 +40,9 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
 
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = f"docker logs --follow {self.prefix}"
-        slot_tiers = {str(tier): f"{follow}-{live}-{tier}-1" for tier in self.app.slot_services}
-        return (
-            slot_tiers
-            | {str(tier): f"{follow}-{tier}-1" for tier in self.environment.data(self.app)}
-            | {"gateway": f"{follow}-gateway"}
-        )
+        slot_tiers = {name: f"{follow}-{live}-{name}-1" for name in self.app.slot_services}
+        outside_slots = [*self.app.single_processes, *self.environment.data(self.app)]
+        return slot_tiers | {name: f"{follow}-{name}-1" for name in outside_slots} | {"gateway": f"{follow}-gateway"}
 
     def deploy_stateful(
         self, parent: Resource, workload: Workload, provisioned: Mapping[str, Resource]
@@ -107,6 +105,30 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
             for number in range(1, scale.replicas + 1)
         ]
         return [self._container(parent, workload, replica, provisioned, after) for replica in replicas]
+
+    def prepare_single(
+        self, parent: Resource, workload: Workload, target: SlotTarget, provisioned: Mapping[str, Resource]
+    ) -> tuple[LiveObject, Sequence[Resource]]:
+        name, volumes = f"{workload.tier}-1", self._tier_volumes(workload)
+        replica = Replica(name=name, alias=workload.tier, role=names.ROLE_SINGLE, target=target, volumes=volumes)
+        inputs = inputs_of(self._container_args(workload, replica, provisioned))
+        labels = self._labels(replica.role, name, target, tier=workload.tier)
+        inputs["labels"] = label_inputs({key: labels[key] for key in labels if key != LABEL_ATTEMPT})
+        single = LiveObject(
+            service=workload.tier, type=CONTAINER, name=name, inputs=inputs, within=workload.start_within
+        )
+        return single, [*provisioned.values()]
+
+    def deploy_live_object(self, parent: Resource, live_object: LiveObject, after: Dependencies) -> Resource:
+        name, path = live_object.name, self.app.path(live_object.service)
+        # After a failed attempt another label replaces the container, so the process starts again.
+        attempt = label_inputs(self.checkpoint.attempt_label(name))
+        hooks = explain_container(
+            name, f"{self.prefix}-{name}", path, live_object.within, self.inspector.location, impact=self.impact
+        )
+        opts = self._options(parent, after, hooks=hooks, delete_before_replace=True)
+        inputs = {**live_object.inputs, "labels": [*live_object.inputs["labels"], *attempt]}
+        return CustomResource(live_object.type, name, inputs, opts)
 
     def _tier_volumes(self, workload: Workload) -> list[docker.ContainerVolumeArgs]:
         return [

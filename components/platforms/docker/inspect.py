@@ -14,7 +14,7 @@ from pulumi import RunError
 from ...config import App, ConfigError, Environment
 from ...config.explain import LONGEST
 from ...context import Context
-from ...model.names import LABEL_RELEASE, LABEL_SLOT
+from ...model.names import LABEL_RELEASE, LABEL_SLOT, SERVICE_ROLES
 from ...model.workload import Route, Zone
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
@@ -130,7 +130,9 @@ class DockerInspector:
 
     def replica_counts(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         counts: dict[tuple[str, str], tuple[int, int]] = {}
-        for container in self._list_containers(all=True, role="tier"):
+        for container in self._list_containers(all=True):
+            if container.labels["tiers.role"] not in SERVICE_ROLES:
+                continue
             key = (container.labels.get("tiers.slot", ""), container.labels["tiers.tier"])
             healthy, total = counts.get(key, (0, 0))
             counts[key] = (healthy + (container.health == "healthy"), total + 1)
@@ -393,8 +395,9 @@ class DockerInspector:
         return connect(self.location.host, within).containers.list(all=all, filters=self._labels(**labels))
 
     def _running(self, tier: str, slot: Slot | None, within: float) -> list[Any]:
-        labels = {"role": "tier", "tier": tier} | ({"slot": str(slot)} if slot else {})
-        containers = connect(self.location.host, within).containers.list(filters=self._labels(**labels))
+        labels = {"tier": tier} | ({"slot": str(slot)} if slot else {})
+        listed = connect(self.location.host, within).containers.list(filters=self._labels(**labels))
+        containers = [container for container in listed if container.labels["tiers.role"] in SERVICE_ROLES]
         if not containers:
             raise RunError(f"{tier} has no running container; start one with `make up`")
         return containers

@@ -9,6 +9,7 @@ from pulumi import Output, ProviderResource, Resource, ResourceOptions, RunError
 
 from ...config import App, Environment
 from ...context import Context
+from ...model.names import ROLE_SERVICE, SERVICE_ROLES
 from ...model.workload import SECRETS, Probe, Task, Workload, Zone
 from ...options import child_options
 from ...release.checkpoint import LABEL_RELEASE, LABEL_SLOT, Checkpoint
@@ -32,8 +33,8 @@ class Replica:
     """Resource name. The container's name on the engine is `APP-STACK-NAME`."""
     alias: str
     """Host name of the container in its networks. All replicas of a service have the same host name."""
-    role: str = "tier"
-    """Value of the label `tiers.role`: `tier`, `exporter`, or `watch` for Prometheus."""
+    role: str = ROLE_SERVICE
+    """Value of the label `tiers.role`: `tier`, `single`, `exporter`, or `watch` for Prometheus."""
     target: SlotTarget | None = None
     """Slot and release of the container; None if both slots share the workload."""
     volumes: Sequence[docker.ContainerVolumeArgs] = ()
@@ -127,7 +128,7 @@ class Registrar:
         after: Dependencies,
     ) -> docker.Container:
         """Register a container of a workload. The provider waits until the container is healthy."""
-        path = workload.path or (f"app.{workload.tier}" if replica.role == "tier" else workload.image.path)
+        path = workload.path or (f"app.{workload.tier}" if replica.role == ROLE_SERVICE else workload.image.path)
         hooks = explain_container(
             replica.name,
             f"{self.prefix}-{replica.name}",
@@ -155,7 +156,7 @@ class Registrar:
         args.envs = self._environment(workload, replica.target)
         url = self.url if replica.target else ""
         args.healthcheck = healthcheck(workload, self._test(workload, url, provisioned))
-        if replica.role == "tier":
+        if replica.role in SERVICE_ROLES:
             wrapper = programs.export(programs.env_folders()) if workload.secret_env else []
             self._start(args, workload, workload.command, wrapper)
         args.wait, args.wait_timeout = True, round(workload.start_within)

@@ -21,9 +21,9 @@ from ...model import services
 from ...model.workload import DatabaseCluster, ExternalService, Replicated, Scale, Volume, Workload
 from ...release.checkpoint import Entry
 from ...release.planner import Slot
-from ...state.kubernetes import CLAIM, CLUSTER, NAMESPACE
+from ...state.kubernetes import CLAIM, CLUSTER, NAMESPACE, STATEFUL_SET
 from .. import impact
-from ..base import Dependencies, Deployer, DesiredState, SlotTarget
+from ..base import Dependencies, Deployer, DesiredState, LiveObject, SlotTarget
 from . import cnpg, errors, keys, manifests, policies, replicated
 from .databases import DatabaseOperations
 from .foundation import Foundation, with_data_label
@@ -42,7 +42,8 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
         follow = (
             f"kubectl --context {shlex.quote(self.cluster.context)} --namespace {self.scope.namespace} logs --follow"
         )
-        slot_tiers = {str(tier): f"{follow} deployment/{tier}-{live} --all-pods" for tier in self.app.slot_services}
+        slot_tiers = {name: f"{follow} deployment/{name}-{live} --all-pods" for name in self.app.slot_services}
+        slot_tiers |= {name: f"{follow} statefulset/{name}" for name in self.app.single_processes}
         data = {tier: self.environment.tier_settings(tier).ha for tier in self.environment.data(self.app)}
         several = "--selector app.kubernetes.io/component={0} --all-containers --prefix"
         return slot_tiers | {
@@ -75,6 +76,28 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
             scaler = manifests.autoscaler(self.scope, workload, target, scale)
             self.object(parent, scaler, [running])
         return [running]
+
+    def prepare_single(
+        self, parent: Resource, workload: Workload, target: SlotTarget, provisioned: Mapping[str, Resource]
+    ) -> tuple[LiveObject, Sequence[Resource]]:
+        around = self._register_network_objects(parent, workload, target)
+        manifest = manifests.single_process(self.scope, workload, target, self._pod(workload, target))
+        within = self._patience(workload) + workload.stop_within
+        single = LiveObject(
+            service=workload.tier, type=STATEFUL_SET, name=workload.tier, inputs=manifest, within=within
+        )
+        return single, [*around, *provisioned.values()]
+
+    def deploy_live_object(self, parent: Resource, live_object: LiveObject, after: Dependencies) -> Resource:
+        return self._register_and_wait(
+            parent,
+            self._with_preview_name(dict(live_object.inputs), live_object.name),
+            [*after, *self.foundation.resources],
+            live_object.within,
+            self.app.path(live_object.service),
+            name=live_object.name,
+            delete_before_replace=True,  # Otherwise the process could run twice.
+        )
 
     def rescaled(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState | None:
         """Return the desired state of a kept slot's resource at the configured scale, or None if nothing changes.

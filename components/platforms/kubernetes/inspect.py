@@ -23,6 +23,7 @@ from ...model.names import (
     LABEL_ROLE,
     LABEL_SLOT,
     LABEL_SWITCH,
+    SERVICE_ROLES,
 )
 from ...model.workload import DatabaseCluster, Route
 from ...release.checkpoint import Checkpoint
@@ -109,7 +110,7 @@ class KubernetesInspector:
     def replica_counts(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         api = apps(self.location.context)
         in_namespace = (self.location.namespace,)
-        label = {"label_selector": f"{self._of_stack},{LABEL_ROLE}=tier"}
+        label = {"label_selector": f"{self._of_stack},{LABEL_ROLE} in ({', '.join(SERVICE_ROLES)})"}
         objects = [*api.list_namespaced_deployment(*in_namespace, **label).items]
         objects += api.list_namespaced_stateful_set(*in_namespace, **label).items
         entries: list[tuple[Mapping[str, str], int, int]] = [
@@ -187,7 +188,7 @@ class KubernetesInspector:
     def one_off(
         self, environment: Environment, service: str, slot: Slot, command: Sequence[str], *, terminal: bool
     ) -> AbstractContextManager[OneOff]:
-        return one_off.created(self.location, environment, f"{service}-{slot}", command, terminal=terminal)
+        return one_off.created(self.location, environment, _labels_of(service, slot), command, terminal=terminal)
 
     def remove_one_offs(self) -> list[str]:
         # Remove nothing, because Kubernetes deletes the Jobs with the Deployments that own them.

@@ -27,6 +27,8 @@ from .objects import (
 from .pod_spec import spread
 from .quantities import cpu, size
 
+MIN_READY = 10
+"""Seconds that a pod without a probe must run until it counts as available."""
 IN_BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
 """Annotation to prevent waiting. The provider would wait 10 s for a Service, and perhaps forever for a PersistentVolumeClaim."""
@@ -64,7 +66,7 @@ def deployment(
     }
     if not workload.probe:
         # A pod without a probe counts as available after this number of seconds.
-        manifest["spec"]["minReadySeconds"] = 10
+        manifest["spec"]["minReadySeconds"] = MIN_READY
     return manifest
 
 
@@ -78,7 +80,7 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
     member_label = {LABEL_MEMBER: member} if member else {}
     labels = scope.labels(workload.tier, "tier") | member_label
     template: Manifest = {"metadata": {"labels": labels, "annotations": secret_versions(workload)}, "spec": spec}
-    content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
+    content = content_digest(template)
     template["metadata"]["labels"] = labels | need_labels(scope, workload, None) | {names.LABEL_CONTENT: content}
     manifest = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
     manifest["spec"] = {
@@ -89,6 +91,35 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
         "template": template,
     }
     return manifest
+
+
+def single_process(scope: Scope, workload: Workload, target: SlotTarget, spec: Manifest) -> Manifest:
+    """Return the StatefulSet of a process that must never run twice.
+
+    A StatefulSet starts no second pod while an old one may still run, even if the node of the old one does not answer
+    (kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod). The selector includes a hash of the pod template, so a new release
+    replaces the StatefulSet, and its pod has ended before the new one starts.
+    """
+    labels = scope.labels(workload.tier, names.ROLE_SINGLE, target)
+    pod_labels = labels | need_labels(scope, workload, target)
+    content = content_digest({"metadata": {"labels": pod_labels}, "spec": spec})
+    manifest = scope.object("apps/v1", "StatefulSet", workload.tier, labels)
+    manifest["spec"] = {
+        "replicas": 1,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": selector(scope, workload, target) | {names.LABEL_CONTENT: content}},
+        "serviceName": f"{workload.tier}-pods",
+        "template": {"metadata": {"labels": pod_labels | {names.LABEL_CONTENT: content}}, "spec": spec},
+    }
+    if not workload.probe:
+        # A pod without a probe counts as available after this number of seconds.
+        manifest["spec"]["minReadySeconds"] = MIN_READY
+    return manifest
+
+
+def content_digest(template: Manifest) -> str:
+    """Return a hash of a pod template, for a label."""
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def secret_versions(workload: Workload) -> dict[str, str]:

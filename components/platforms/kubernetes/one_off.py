@@ -11,10 +11,19 @@ from pulumi import RunError
 
 from ...config import Environment
 from ...model import services
-from ...model.names import LABEL_COMPONENT, LABEL_NAME, LABEL_NEEDS, LABEL_RELEASE, LABEL_ROLE
+from ...model.names import (
+    LABEL_COMPONENT,
+    LABEL_INSTANCE,
+    LABEL_NAME,
+    LABEL_NEEDS,
+    LABEL_RELEASE,
+    LABEL_ROLE,
+    SERVICE_ROLES,
+)
 from ..base import STOP_WITHIN, Location, OneOff
 from . import jobs, pod_spec
 from .client import apps, connect, core, sdk
+from .errors import label_selector
 from .expansion import literals
 from .objects import Manifest
 
@@ -28,21 +37,21 @@ _OF_SERVICES = ("lifecycle", "livenessProbe", "ports", "readinessProbe", "startu
 """Fields of a service's container that the container of a single command does not get."""
 
 
-def job(deployment: Manifest, name: str, command: Sequence[str], toolbox: str, *, terminal: bool) -> Manifest:
-    """Return a Job that runs one command with the pod template of a Deployment.
+def job(owner: Manifest, name: str, command: Sequence[str], toolbox: str, *, terminal: bool) -> Manifest:
+    """Return a Job that runs one command with the pod template of a Deployment or StatefulSet, which owns the Job.
 
     The command replaces the arguments, and the entrypoint stays, as in tasks. The name label is `SERVICE.run`, which is no name of a service, so
-    no Service, Deployment or disruption budget selects the pod. The labels for network policies stay. The Deployment owns the
-    Job, so Kubernetes deletes both together.
+    no Service, Deployment or disruption budget selects the pod. The labels for network policies stay. Kubernetes
+    deletes the Job together with its owner.
 
     Args:
-        deployment: the Deployment, as the API returns it.
+        owner: the Deployment or StatefulSet, as the API returns it, with its `kind`.
         name: name of the Job.
         command: the command, with arguments.
         toolbox: image of the toolbox, whose container first waits for the data services.
         terminal: True to give the command a terminal.
     """
-    metadata, template = deployment["metadata"], deployment["spec"]["template"]
+    metadata, template = owner["metadata"], owner["spec"]["template"]
     pods: dict[str, str] = template["metadata"]["labels"]
     labels = pods | {LABEL_NAME: f"{pods[LABEL_COMPONENT]}.run", LABEL_ROLE: "run"}
     service: Manifest = {"volumeMounts": []} | template["spec"]["containers"][0]
@@ -55,7 +64,7 @@ def job(deployment: Manifest, name: str, command: Sequence[str], toolbox: str, *
     if addresses := _addresses(labels, variables):
         user = service["securityContext"]["runAsUser"]
         spec = pod_spec.with_init_container(spec, pod_spec.reach_container(toolbox, user, addresses))
-    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": metadata["name"], "uid": metadata["uid"]}
+    reference = {"apiVersion": "apps/v1", "kind": owner["kind"], "name": metadata["name"], "uid": metadata["uid"]}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -63,7 +72,7 @@ def job(deployment: Manifest, name: str, command: Sequence[str], toolbox: str, *
             "name": name,
             "namespace": metadata["namespace"],
             "labels": {key: value for key, value in labels.items() if not key.startswith(LABEL_NEEDS.format(name=""))},
-            "ownerReferences": [owner],
+            "ownerReferences": [reference],
         },
         "spec": {
             "activeDeadlineSeconds": LONGEST,
@@ -85,31 +94,44 @@ def _addresses(labels: Mapping[str, str], variables: Mapping[str, str]) -> list[
     return [f"{variables[f'{prefix}_HOST']}:{variables[f'{prefix}_PORT']}" for prefix in prefixes]
 
 
+def _owner(location: Location, labels: Mapping[str, str]) -> Manifest:
+    """Return the Deployment of a service, or the StatefulSet of a process that must never run twice."""
+    api, client = apps(location.context), connect(location.context)
+    selector = (
+        f"{label_selector({LABEL_INSTANCE: location.instance, **labels})},{LABEL_ROLE} in ({', '.join(SERVICE_ROLES)})"
+    )
+    try:
+        for kind, read in (
+            ("Deployment", api.list_namespaced_deployment),
+            ("StatefulSet", api.list_namespaced_stateful_set),
+        ):
+            for item in read(location.namespace, label_selector=selector).items:
+                return {"kind": kind, **client.sanitize_for_serialization(item)}
+    except sdk().client.ApiException as error:
+        raise RunError(f"Deployments in {location.namespace} can't be read ({error.reason})") from None
+    raise RunError(f"no Deployment in {location.namespace} has the labels {selector}; run `make up` first")
+
+
 @contextmanager
 def created(
-    location: Location, environment: Environment, deployment: str, command: Sequence[str], *, terminal: bool
+    location: Location, environment: Environment, labels: Mapping[str, str], command: Sequence[str], *, terminal: bool
 ) -> Generator[OneOff]:
-    """Start a command in a Job with the pod template of a Deployment, and delete the Job after the `with` block.
+    """Start a command in a Job with the pod template of a service, and delete the Job after the `with` block.
 
     Args:
         location: cluster, namespace and name of the stack.
         environment: the environment.
-        deployment: name of the Deployment.
+        labels: labels of the service's Deployment or StatefulSet, in addition to the stack's labels.
         command: the command, with arguments.
         terminal: True to give the command a terminal.
 
     Raises:
-        RunError: the Deployment does not exist, or the pod does not start.
+        RunError: the service has no Deployment and no StatefulSet, or the pod does not start.
     """
     client, namespace = connect(location.context), location.namespace
-    try:
-        read = apps(location.context).read_namespaced_deployment(deployment, namespace)
-    except sdk().client.ApiException as error:
-        raise RunError(
-            f"there is no Deployment {deployment} in {namespace} ({error.reason}); run `make up` first"
-        ) from None
-    name = f"{deployment}-run-{token_hex(3)}"
-    manifest = job(client.sanitize_for_serialization(read), name, command, environment.toolbox, terminal=terminal)
+    owner = _owner(location, labels)
+    name = f"{owner['metadata']['name']}-run-{token_hex(3)}"
+    manifest = job(owner, name, command, environment.toolbox, terminal=terminal)
     batch = sdk().client.BatchV1Api(client)
     batch.create_namespaced_job(namespace, manifest)
     try:

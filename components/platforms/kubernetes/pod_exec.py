@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pulumi import RunError
 
-from ...model.names import LABEL_INSTANCE, LABEL_ROLE
+from ...model.names import LABEL_INSTANCE, LABEL_ROLE, SERVICE_ROLES
 from ..base import Location
 from .client import core, sdk
 from .errors import label_selector
@@ -28,7 +28,8 @@ def find(selector: PodSelector) -> tuple[str, str]:
         RunError: no pod with these labels runs.
     """
     location = selector.location
-    chosen = label_selector({LABEL_INSTANCE: location.instance, LABEL_ROLE: "tier", **selector.labels})
+    roles = f"{LABEL_ROLE} in ({', '.join(SERVICE_ROLES)})"
+    chosen = f"{label_selector({LABEL_INSTANCE: location.instance, **selector.labels})},{roles}"
     api, running = core(location.context), "status.phase=Running"
     pods = api.list_namespaced_pod(location.namespace, label_selector=chosen, field_selector=running).items
     if not pods:

@@ -8,6 +8,7 @@ import pulumi
 from pulumi import Resource
 
 from ...model.workload import Replicated, ScheduledCommand, Workload
+from ...state.kubernetes import STATEFUL_SET
 from ..base import SHARED, Dependencies, SlotTarget
 from . import manifests, policies, replicated
 from .objects import Manifest
@@ -116,7 +117,7 @@ class StatefulOperations(SecretOperations):
 
         The new command would restart the workload. In all other cases return `workload` unchanged.
         """
-        deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource)
+        deployed = self.checkpoint.find(STATEFUL_SET, resource)
         if not (workload.former and deployed):
             return workload
         template = deployed.inputs["spec"]["template"]
@@ -126,7 +127,7 @@ class StatefulOperations(SecretOperations):
 
     def _has_current_password(self, member: replicated.Member) -> bool:
         """Return whether a member is deployed with the current password. Only such a member can connect to new members."""
-        deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", member.resource)
+        deployed = self.checkpoint.find(STATEFUL_SET, member.resource)
         if deployed is None or deployed.inputs["metadata"]["name"] != member.name:
             return False
         annotations = deployed.inputs["spec"]["template"]["metadata"]["annotations"]
@@ -152,7 +153,7 @@ class StatefulOperations(SecretOperations):
         change the immutable selector. For other kinds, but not for a StatefulSet, the provider recognises this error and retries
         with another name (pulumi-kubernetes, await.go).
         """
-        deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource or manifest["metadata"]["name"])
+        deployed = self.checkpoint.find(STATEFUL_SET, resource or manifest["metadata"]["name"])
         if not (
             pulumi.runtime.is_dry_run()
             and deployed

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
+from components.model.names import LABEL_MEMBER, ROLE_SINGLE
 from components.platforms.kubernetes import access
-from components.platforms.kubernetes.manifests import LABEL_MEMBER
 from components.platforms.kubernetes.objects import Manifest
 
 from .program import (
@@ -315,7 +315,8 @@ def test_startup_liveness_and_readiness_probes_of_a_container_differ(resource: R
             container["livenessProbe"],
             container.get("readinessProbe"),
         )
-        assert bool(readiness) == ("tiers:worker:Worker" not in resource.urn)
+        has_no_port = any(type_ in resource.urn for type_ in ("tiers:worker:Worker", "tiers:live:LiveService"))
+        assert bool(readiness) != has_no_port
         assert startup != liveness != readiness != startup
         handlers = [{key for key in probe if key in ("exec", "httpGet", "tcpSocket")} for probe in (startup, liveness)]
         assert all(len(handler) == 1 for handler in handlers)
@@ -326,15 +327,22 @@ def test_startup_liveness_and_readiness_probes_of_a_container_differ(resource: R
             assert readiness_handler != {key: liveness.get(key) for key in readiness_handler}
 
 
+def owner_of(resource: Registered) -> str:
+    """Return the name of a workload's ServiceAccount and disruption budget."""
+    name = resource.labels["app.kubernetes.io/name"]
+    if LABEL_MEMBER in resource.labels:
+        # Members of one workload share a disruption budget, because only one member at a time may be evicted.
+        return name
+    if resource.labels["tiers.role"] == ROLE_SINGLE:
+        # The slot has the objects around the process, because they belong to one release.
+        return f"{name}-{resource.labels['tiers.slot']}"
+    return resource.inputs["metadata"]["name"]
+
+
 @every_long_running_workload
 def test_workload_has_its_own_service_account_and_disruption_budget(resource: Registered) -> None:
     deployed = next(entry for entry in ALL.values() if resource in entry.all)
-    # Members of one workload share a disruption budget, because only one member at a time may be evicted.
-    owner = (
-        resource.labels["app.kubernetes.io/name"]
-        if LABEL_MEMBER in resource.labels
-        else resource.inputs["metadata"]["name"]
-    )
+    owner = owner_of(resource)
     assert pod(resource)["serviceAccountName"] == owner
     account = deployed.get_object("ServiceAccount", owner)
     assert account.inputs["automountServiceAccountToken"] is False

@@ -78,11 +78,11 @@ def test_process_runs_for_the_live_release(stack: Stack) -> None:
 @pytest.mark.parametrize("step", ["release", "rollback", "release after the rollback"])
 def test_process_runs_once_over_a_switch_and_no_request_is_lost(stack: Stack, step: str) -> None:
     before = processes(stack)
-    variables = {"TIERS_RELEASE": "previous"} if step == "rollback" else {}
-    if not variables:
+    action = "previous" if step == "rollback" else "configured"
+    if action == "configured":
         stack.app["version"] = f"2.{len(before)}.0"
     with steady_requests(stack) as statuses:
-        result = stack.up(**variables)
+        result = stack.up(TIERS_RELEASE=action)
     assert set(statuses) <= {"200", "201"}, statuses
     assert "beat: the old process ended and the new one is healthy, within" in result.text
     eventually(lambda: running_release(stack) == stack.live()["release"])

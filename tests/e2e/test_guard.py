@@ -166,7 +166,7 @@ def rename_database_component(folder: Path) -> None:
     service = folder / "components/service.py"
     replace_text(service, "from pulumi import ComponentResource,", "from pulumi import Alias, ComponentResource,")
     constructor_call = "super().__init__({}, name, None, opts)"
-    old_type = "services.type_token(args.data.tier)"
+    old_type = "services.type_token(args.data.tier, belongs_to)"
     replace_text(
         service,
         constructor_call.format(old_type),

@@ -6,6 +6,7 @@ FORCE=data overrides the refusal.
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,19 @@ from components.release.checkpoint import parse
 from components.safety import guard
 from components.state.kubernetes import CLAIM
 
-from .program import CONTAINER, SECRETS, VOLUME, Registered, checkpoint_of, deploy, environment, first_release, project
+from ..e2e.test_guard import rename_database_component
+from .program import (
+    CONTAINER,
+    ROOT,
+    SECRETS,
+    VOLUME,
+    Registered,
+    checkpoint_of,
+    deploy,
+    environment,
+    first_release,
+    project,
+)
 
 Change = Callable[[dict[str, Any], dict[str, Any]], object]
 
@@ -330,3 +343,11 @@ def test_data_path_in_the_database_container_never_changes() -> None:
     assert database.type == CONTAINER
     assert "PGDATA=/var/lib/postgresql/data/pgdata" in database.inputs["envs"]
     assert database.inputs["volumes"][0]["containerPath"] == "/var/lib/postgresql/data"
+
+
+def test_end_to_end_test_of_a_renamed_component_finds_the_texts_that_it_replaces(tmp_path: Path) -> None:
+    for name in ("__main__.py", "components/service.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    rename_database_component(tmp_path)
+    assert "tiers:postgres:Postgres" in (tmp_path / "components/service.py").read_text()

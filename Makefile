@@ -11,7 +11,7 @@ SHELL := /bin/bash
 ifeq ($(origin STACK),command line)
 override ENV := $(value STACK)
 endif
-VARIABLES := APP AT CMD COMPOSE COUNT ENV FOLLOW FOR FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SEED SERVICE SHORT SINCE SLOT TO WINDOW
+VARIABLES := APP AT CMD COMPOSE COUNT ENV FOLLOW FOR FORCE FROM FULL ID JOB JOURNEY NAME OF ONLY PIN POLICY SEED SERVICE SHORT SINCE SLOT TO WINDOW
 # make expands the value of a variable again at each use or export, and would run a $(shell …) in the value. The next lines turn the
 # values into plain text.
 $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name))),\
@@ -68,7 +68,7 @@ logs: venv ## Print the logs of all services in order of time, and follow them: 
 exec: venv ## Run a command in a container of SERVICE: CMD="alembic current"
 	@$(RUNNER) $@
 
-run: venv ## Run a command in a new container of SERVICE, and remove the container afterwards: CMD="python manage.py cleanup"
+run: venv ## Run a command (CMD="…") in a new container of SERVICE, or run a scheduled job now (JOB=…)
 	@$(RUNNER) $@
 
 console: venv ## Open the console of SERVICE in its container: a shell, the application's own (`console`), or psql

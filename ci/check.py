@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from components.release import checkpoint
 from components.release.checkpoint import Checkpoint
 from components.release.planner import Slot
 
-from . import command_line
+from . import command_line, scheduled_jobs
 from .pulumi_stack import load, state
 from .slo import outputs
 
@@ -62,6 +63,8 @@ class Live:
         for record in self.app.catalogue.routed:
             yield f"the {record.name} is ready", partial(self.ready, record.name)
         yield "the database has the release's migrations", self.migrations
+        if self.app.jobs:
+            yield "scheduled jobs run and succeed", self.jobs
         if self.environment.tier_settings(DATABASE.name).backup:
             yield "backups are taken and can be restored", self.backups
         if self.environment.pooled(self.app):
@@ -112,6 +115,15 @@ class Live:
             raise NotDescribedError("migrate.check of a tier")
         return "; ".join(
             self._execute(name, self.slot, command) or f"the check of {name} succeeds" for name, command in commands
+        )
+
+    def jobs(self) -> str:
+        runs, now = self._inspector.job_runs(), datetime.now(UTC)
+        if wrong := [*scheduled_jobs.problems(self.checkpoint_state, runs, now)]:
+            raise RunError("; ".join(wrong))
+        return (
+            ", ".join(job.name for job in scheduled_jobs.live_jobs(self.checkpoint_state, runs))
+            or "the live release has none"
         )
 
     def backups(self) -> str:

@@ -120,6 +120,8 @@ def _exec(call: Call) -> None:
 def _run(call: Call) -> int:
     from . import one_off
 
+    if call["JOB"]:
+        return one_off.run_job(call.env, call["JOB"], call["SLOT"])
     return one_off.run(call.env, call["SERVICE"], call["CMD"], call["SLOT"])
 
 

@@ -5,6 +5,7 @@ The container has the settings of the service's containers in the live slot, and
 `python -m ci.one_off STACK SERVICE CMD [SLOT]` does the same as `make run`.
 """
 
+import shlex
 import sys
 
 from pulumi import RunError
@@ -53,6 +54,27 @@ def run(stack: str, service: str, command: str, slot: str = "") -> int:
         # Print to standard error, because standard output may be a file for the output of the command.
         print(f"  {one_off.name}: release {one_off.release} of {service} in slot {of_slot}", file=sys.stderr)
         return _follow(one_off)
+
+
+def run_job(stack: str, name: str, slot: str = "") -> int:
+    """Run the command of a scheduled job now, in a new container of its service. Return the command's exit code.
+
+    The command comes from `app.jobs`, and all settings come from the live release. The run does not count as a run at a due time.
+
+    Args:
+        stack: name of the stack.
+        name: name of the job.
+        slot: slot of the settings, as for `run`.
+
+    Raises:
+        RunError: the application has no such job; also the errors of `run`.
+    """
+    app, _ = load(stack)
+    job = app.jobs.get(name)
+    if not job:
+        fix = f"use one of {', '.join(sorted(app.jobs))}" if app.jobs else "add the job to app.jobs"
+        raise RunError(f"JOB: the application has no job {name!r:.40}; {fix}")
+    return run(stack, job.service, shlex.join(job.command), slot)
 
 
 def _follow(one_off: OneOff) -> int:

@@ -15,7 +15,7 @@ from components.release import checkpoint, journal
 from components.release.checkpoint import Checkpoint, Entry
 from components.release.planner import Slot, StackState
 
-from . import command_line
+from . import command_line, scheduled_jobs
 from .heal import read_inventory
 from .pulumi_stack import state
 from .repair import missing_images, problems
@@ -36,7 +36,8 @@ def main(stack: str) -> None:
     location = locate(exported, stack)
     if not observed.live or not location:
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
-    ready, present = platforms.inspector_at(location).replica_counts(), read_inventory(location, exported)
+    inspector = platforms.inspector_at(location)
+    ready, present = inspector.replica_counts(), read_inventory(location, exported)
     creation_times = _creation_times(exported)
     print(f"{location.app} {stack} ({location.platform}): {observed.live} is live\n")
     for slot in Slot:
@@ -44,9 +45,13 @@ def main(stack: str) -> None:
     shared = [f"{tier} {count}/{total}" for (slot_name, tier), (count, total) in sorted(ready.items()) if not slot_name]
     print(f"  shared   ready: {', '.join(shared) or 'none'}\n")
     print("\n".join(_switches(journal.entries(parsed))) or "  no switch is recorded")
+    runs = inspector.job_runs()
+    if jobs := scheduled_jobs.live_jobs(parsed, runs):
+        print("\n  jobs")
+        print("\n".join(f"  {job.describe(datetime.now(UTC))}" for job in jobs))
     if parsed.pending:
         print(f"\n  the last update was interrupted during {', '.join(parsed.pending)}: run `make heal ENV={stack}`")
-    if wrong := problems(exported, present, stack):
+    if wrong := [*problems(exported, present, stack), *scheduled_jobs.problems(parsed, runs, datetime.now(UTC))]:
         print("\n  wrong:")
         print("\n".join(f"  - {line}" for line in wrong))
 

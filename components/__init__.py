@@ -21,12 +21,14 @@ from .context import Context, Description
 from .database import Database, DatabaseArgs
 from .kept import KeptSlot, KeptSlotArgs
 from .live_service import LiveService, LiveServiceArgs, deploy_live_services
+from .model.schedules import Schedule
 from .model.services import AccessMode, Exporter, Kind, Service
 from .model.workload import (
     Archive,
     DatabaseCluster,
     ExternalService,
     Image,
+    Job,
     Mount,
     Probe,
     Replicated,
@@ -51,6 +53,7 @@ from .platforms import (
     DesiredState,
     Inspector,
     Inventory,
+    JobRun,
     Line,
     LiveObject,
     Location,
@@ -104,6 +107,8 @@ __all__ = [
     "Image",
     "Inspector",
     "Inventory",
+    "Job",
+    "JobRun",
     "KeptSlot",
     "KeptSlotArgs",
     "Kind",
@@ -128,6 +133,7 @@ __all__ = [
     "Route",
     "Routing",
     "Scale",
+    "Schedule",
     "ScheduledCommand",
     "Script",
     "Secret",

@@ -67,7 +67,7 @@ class KeptSlot(ComponentResource):
     gates: Mapping[str, Output[Resource]]
     """Changed resources by name, such as recreated containers. Pass them to `Switch`: traffic moves after these changes."""
     live_objects: Mapping[str, LiveObject]
-    """Objects to deploy while the slot is live, by the name of the service, as in `Slot`."""
+    """Objects to deploy while the slot is live, by the name of their component, as in `Slot`."""
 
     def __init__(self, name: str, args: KeptSlotArgs, opts: ResourceOptions | None = None) -> None:
         rollout, slot = args.rollout, args.slot

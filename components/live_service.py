@@ -1,7 +1,7 @@
-"""Processes that must never run twice: only the live release runs them, and the switch hands them over."""
+"""Objects that only the live release has: processes that must never run twice, and schedules of jobs. The switch hands them over."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ import pulumi
 from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
 from .kept import replay
-from .platforms import LiveObject
+from .model.names import ROLE_SINGLE
+from .platforms import LiveObject, SlotTarget
 from .release.checkpoint import LABEL_RELEASE, Checkpoint, Entry
 from .rollout import Rollout
 from .slots import Slots
@@ -33,7 +34,7 @@ class LiveServiceArgs:
 
 
 class LiveService(ComponentResource):
-    """Run a process of the live release that must never run twice, such as a scheduler or a bot.
+    """Deploy an object that only the live release has: a process that must never run twice, or a schedule.
 
     The process of the old release runs until traffic has moved. Then it ends, and the process of the new release starts. If the new process
     does not become healthy, the update fails, but the new release stays live.
@@ -60,8 +61,8 @@ class LiveService(ComponentResource):
         checkpoint = rollout.context.checkpoint
         self.ready = rollout.platform.deploy_live_object(self, item, [args.moved])
         release, former = item.release, checkpoint.find(item.type, item.name)
-        if former and former.labels.get(LABEL_RELEASE) != release:
-            self.handover = self._measure(item.service, args.moved)
+        if former and former.role == ROLE_SINGLE and former.labels.get(LABEL_RELEASE) != release:
+            self.handover = self._measure(name, args.moved)
         else:
             component = checkpoint.find(LIVE_SERVICE, name)
             self.handover = Output.from_input(component.outputs.get(HANDOVER) if component else None)
@@ -82,7 +83,7 @@ class LiveService(ComponentResource):
 def deploy_live_services(
     rollout: Rollout, slots: Slots, switch: Switch, opts: ResourceOptions | None = None
 ) -> Mapping[str, LiveService]:
-    """Run the processes of the live release that must never run twice.
+    """Deploy the objects that only the live release has.
 
     Args:
         rollout: the planned update (`plan_rollout`).
@@ -91,28 +92,31 @@ def deploy_live_services(
         opts: options of the components, such as `parent`.
 
     Returns:
-        The components by the name of their service.
+        The components by name.
 
     Example:
         deploy_live_services(rollout, slots, switch)
     """
-    for entry in _unknown(rollout.context.checkpoint, slots, switch):
+    target = SlotTarget(slot=rollout.plan.live, release=switch.release)
+    live_objects = {**slots.live_objects, **rollout.platform.live_objects(target)}
+    for entry in _forgotten(rollout.context.checkpoint, live_objects, switch):
         _keep(entry, rollout, switch, opts)
     return {
         name: LiveService(name, LiveServiceArgs(rollout=rollout, live_object=item, moved=switch.moved), opts)
-        for name, item in slots.live_objects.items()
+        for name, item in live_objects.items()
     }
 
 
-def _unknown(checkpoint: Checkpoint, slots: Slots, switch: Switch) -> Iterator[Entry]:
-    """Yield the deployed components of services that the live release has, but whose object is not stored in the state.
+def _forgotten(checkpoint: Checkpoint, live_objects: Collection[str], switch: Switch) -> Iterator[Entry]:
+    """Yield the deployed components of the live release whose object is not stored in the state.
 
     This happens if an update that changed the slot's component failed: Pulumi then removes the outputs of the component.
     """
     for entry in checkpoint.entries:
-        is_unknown = entry.type == LIVE_SERVICE and entry.name not in slots.live_objects
-        if is_unknown and entry.name in switch.release.parts:
-            yield entry
+        if entry.type == LIVE_SERVICE and entry.name not in live_objects:
+            children = checkpoint.descendants(entry.name, LIVE_SERVICE)
+            if any(child.labels.get(LABEL_RELEASE) == str(switch.release) for child in children):
+                yield entry
 
 
 def _keep(entry: Entry, rollout: Rollout, switch: Switch, opts: ResourceOptions | None) -> None:

@@ -21,15 +21,18 @@ from .config import (
     Source,
     Worker,
 )
+from .config.grammar import cron_times
 from .config.own_files import find_folder, find_in_repository
 from .context import Description
 from .model import names, services
+from .model.schedules import Schedule
 from .model.services import DATABASE
 from .model.workload import (
     SEED,
     DatabaseCluster,
     ExternalService,
     Image,
+    Job,
     Mount,
     Probe,
     Route,
@@ -116,6 +119,7 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
         priority=size.priority_class,
         port=settings.port if isinstance(settings, Listening) else None,
         probe=_liveness(settings),
+        jobs=_jobs(tier, description),
         single=isinstance(settings, Worker) and settings.single,
         ready=Probe(path=settings.ready, port=settings.port, host=settings.health_host or "")
         if isinstance(settings, Listening) and settings.ready
@@ -244,6 +248,24 @@ def _tasks(tier: str, settings: ServiceSettings, description: Description) -> tu
         )
         for name, step in steps.items()
         if step
+    )
+
+
+def _jobs(service: str, description: Description) -> tuple[Job, ...]:
+    """Return the scheduled jobs that run in the image of a service, sorted by name."""
+    return tuple(
+        Job(
+            name=name,
+            command=job.command,
+            timeout=job.timeout,
+            path=f"app.jobs.{name}",
+            cron=job.schedule,
+            schedule=Schedule.of(cron_times(job.schedule.split()), job.timezone),
+            overlaps=job.overlap == "allow",
+            retries=job.retries,
+            makes_up=job.missed == "once",
+        )
+        for name, job in sorted(description.app.jobs_of(service).items())
     )
 
 

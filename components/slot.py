@@ -55,7 +55,7 @@ class Slot(ComponentResource):
     gates: Mapping[str, Output[Resource]]
     """Gates by name: `TIER.TASK` for each task, `tiers` for all services, `smoke` for the smoke test. Pass all gates to `Switch`."""
     live_objects: Mapping[str, LiveObject]
-    """Objects to deploy once the slot is live, by the name of the service. Pass them to `LiveService` after the switch."""
+    """Objects to deploy once the slot is live, by the name of their component. Pass them to `LiveService` after the switch."""
     services: Mapping[str, SlotService]
     """Components of the services by name, in their start order. `services["web"].url` is the address of `web` in this slot."""
 
@@ -74,14 +74,20 @@ class Slot(ComponentResource):
         tasks = self._run_tasks(args, target, provisioned)
         self.services = self._start_services(args, target, provisioned, rerouted, tasks.before_services)
         running = [resource for service in self.services.values() for resource in service.ready]
+        job_objects = dict[str, LiveObject]()
+        for name, service in self.services.items():
+            workload, waits_for = rollout.application.workloads[name], [*service.ready, *tasks.before_services]
+            objects, resources = platform.prepare_jobs(service, workload, target, provisioned, waits_for)
+            job_objects |= objects
+            running += resources
         before_smoke = [args.gateway, *rerouted, *running, *tasks.gates.values()]
         smoke = platform.run_smoke_test(self, routes, target, before_smoke)
         started = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
         self.gates = {**tasks.gates, "tiers": started, "smoke": smoke}
         passed = smoke.apply(lambda _: str(target.release))
-        items = {name: service.live_object for name, service in self.services.items() if service.live_object}
-        self.live_objects = items
-        stored = {name: item.to_state() for name, item in items.items()} or None
+        singles = {name: service.live_object for name, service in self.services.items() if service.live_object}
+        self.live_objects = {**singles, **job_objects}
+        stored = {name: item.to_state() for name, item in self.live_objects.items()} or None
         snapshot = memory.record(rollout.context.stack, rollout.context.root, target.slot, smoke)
         self.register_outputs(component_outputs(inputs, proven=passed, made=snapshot, **{LIVE_OBJECTS: stored}))
 

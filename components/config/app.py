@@ -42,6 +42,7 @@ from .units import (
     StackName,
     Stage,
     TemplateText,
+    TimeZone,
     Uid,
     UrlPath,
     Variable,
@@ -49,6 +50,7 @@ from .units import (
     VolumePath,
     Wait,
     Word,
+    cron_schedule,
     word,
 )
 
@@ -523,6 +525,37 @@ class Store(ProcessSettings, DataSettings):
 FurtherService = Annotated[FurtherWeb | FurtherApi | FurtherWorker | Store, Field(discriminator="tier")]
 
 
+class Job(Model):
+    """A command that runs on a schedule, in the image and with the settings of a service. Only the live release runs it."""
+
+    service: ServiceName = Field(
+        examples=["api"],
+        description="Service in a slot whose image, variables, secrets, volumes and limits the job has.",
+    )
+    command: Command = Field(min_length=1, description="Command and arguments that replace the image's command (CMD).")
+    schedule: Annotated[str, cron_schedule(3)] = Field(
+        examples=["*/15 * * * *"],
+        description="Due times: `daily` (03:17), `weekly`, `monthly` or a cron expression.",
+    )
+    timezone: TimeZone = Field(
+        default="UTC",
+        examples=["Europe/Berlin"],
+        description="Time zone of `schedule`, by its name in the IANA database.",
+    )
+    timeout: Wait = Field(default=3600, description="Time limit of a run.", validate_default=False)
+    overlap: Literal["forbid", "allow"] = Field(
+        default="forbid",
+        description="`forbid`: a run does not start while another run of the job has not ended. `allow`: it does.",
+    )
+    retries: int = Field(
+        default=0, ge=0, le=10, strict=True, description="Number of times that a failed run is repeated."
+    )
+    missed: Literal["skip", "once"] = Field(
+        default="skip",
+        description="Due times that passed while nothing could run. `skip`: they are lost. `once`: one run makes up for those of the last day.",
+    )
+
+
 class Check(Model):
     """A request and its expected response. A release that responds differently does not go live. `make check` sends the request
     to the live release."""
@@ -616,6 +649,9 @@ class App(Model):
         description="Further services by name, each of the tier web, api, worker or store. Those of the tiers web, api and worker belong to the slot of "
         "each release. Both slots share a store, as they share database and cache.",
     )
+    jobs: dict[Name, Job] = Field(
+        default={}, description="Scheduled jobs by name: commands that the live release runs at due times."
+    )
 
     @property
     def catalogue(self) -> Catalogue:
@@ -641,6 +677,10 @@ class App(Model):
         settings = {record.name: getattr(self, record.name, None) for record in services.SERVICES}
         settings |= dict(sorted(self.services.items()))
         return {name: value for name, value in settings.items() if isinstance(value, ServiceSettings | DataSettings)}
+
+    def jobs_of(self, service: str) -> dict[str, Job]:
+        """Return the scheduled jobs that run in the image of a service, by name."""
+        return {name: job for name, job in self.jobs.items() if job.service == service}
 
     def path(self, name: str) -> str:
         """Return the config path of a service, such as `app.api` or `app.services.mailer`."""

@@ -58,6 +58,7 @@ def app_errors(app: App) -> Iterator[str]:
         yield "app.figures: figures need a tier with metrics; set app.web.metrics or app.api.metrics"
     yield from _hidden_path_errors(app)
     yield from _volume_errors(app)
+    yield from _job_errors(app)
     for tier, service in app.slot_services.items():
         for name in filter(names.is_reserved_task, service.tasks):
             yield f"{app.path(tier)}.tasks.{name}: the program uses this name for another container; use another name"
@@ -102,6 +103,23 @@ def _volume_errors(app: App) -> Iterator[str]:
                 yield f"{path}: the program uses this name for another volume; use another name"
             if tier in app.stores and (owner := owners.setdefault(name, tier)) != tier:
                 yield f"{path}: {app.path(owner)} has a volume of this name, and a store shares no volume; use another name"
+
+
+def _job_errors(app: App) -> Iterator[str]:
+    """Yield an error for each scheduled job whose service is not in a slot, whose command is too long, or whose name is taken."""
+    for name, job in app.jobs.items():
+        path = f"app.jobs.{name}"
+        if job.service not in app.slot_services:
+            yield f"{path}.service: {describe(job.service)} is no service in a slot; {explain.write_one_of(sorted(app.slot_services), job.service)}"
+        if (size := sum(len(word.encode()) for word in job.command)) > VARIABLES_SIZE:
+            yield f"{path}.command: the command has {size} bytes, but a process accepts {VARIABLES_SIZE}; move the command into a file of the image"
+    if app.jobs and names.JOB_STATE in app.volumes:
+        owner = app.path(
+            next(tier for tier, service in app.slot_services.items() if names.JOB_STATE in service.volumes)
+        )
+        yield f"{owner}.volumes.{names.JOB_STATE}: the program uses this name for the volume of scheduled jobs; use another name"
+    if app.jobs and names.JOB in app.services:
+        yield f"app.services.{names.JOB}: scheduled jobs use names that begin with {names.JOB}-; use another name for the service"
 
 
 def _routing_errors(app: App) -> Iterator[str]:

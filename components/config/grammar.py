@@ -11,6 +11,8 @@ from posixpath import normpath
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from ..model import schedules
+
 
 class RefusalError(ValueError):
     """A value that a platform would refuse."""
@@ -667,7 +669,7 @@ def cron(value: object) -> str:
     fields = text_of(value, noun, A_TIME).split()
     if len(fields) != 5:
         _refuse(value, noun, A_TIME)
-    times = [_cron_field(text, *field) for text, field in zip(fields, _FIELDS, strict=True)]
+    times = cron_times(fields)
     if not {"*", "*/1"} & {fields[2], fields[4]}:
         wrong = f"{describe(value)} has a day of the month and a day of the week, and schedulers combine the two differently"
         raise RefusalError(wrong, "write * for one of the two")
@@ -676,6 +678,30 @@ def cron(value: object) -> str:
             f"{describe(value)} never occurs: no month of the schedule has this day", "use a day that the month has"
         )
     return " ".join(fields)
+
+
+def cron_times(fields: Sequence[str]) -> list[set[int]]:
+    """Return the times of each of the five fields of a cron expression. Monday is day 0 of the week.
+
+    Raises:
+        RefusalError: a field is invalid.
+    """
+    return [_cron_field(text, *field) for text, field in zip(fields, _FIELDS, strict=True)]
+
+
+def time_zone(value: object) -> str:
+    """Check the name of a time zone in the IANA database, as in `Europe/Berlin`.
+
+    Raises:
+        RefusalError: the database of this machine has no such time zone.
+    """
+    noun, fix = "a time zone", "write a name of the IANA database, as in Europe/Berlin, or UTC"
+    text = text_of(value, noun, fix)
+    try:
+        schedules.posix_rule(text)
+    except (LookupError, OSError, ValueError):
+        _refuse(value, noun, fix)
+    return text
 
 
 def _cron_field(text: str, field: str, least: int, most: int, names: Sequence[str]) -> set[int]:

@@ -137,8 +137,11 @@ def _share(value: object) -> object:
 _WORDS = {"daily": "17 {hour} * * *", "weekly": "17 {hour} * * sun", "monthly": "17 {hour} 1 * *"}
 
 
+TimeZone = Annotated[str, Checked(check=grammar.time_zone, example="Europe/Berlin")]
+
+
 def cron_schedule(hour: int) -> Checked:
-    """Return the annotation of a schedule: a cron expression in UTC, or `daily`, `weekly` or `monthly`.
+    """Return the annotation of a schedule: a cron expression, or `daily`, `weekly` or `monthly`.
 
     Each of these three words becomes a cron expression for minute 17 of `hour`, such as `17 3 * * *`."""
 

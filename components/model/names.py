@@ -12,8 +12,8 @@ from . import services
 
 # ---------------------------------------------------------------------- labels
 
-ROLE_SERVICE, ROLE_SINGLE = "tier", "single"
-"""Values of the role label: replicas of a service, and a process that must never run twice."""
+ROLE_SERVICE, ROLE_SINGLE, ROLE_JOB = "tier", "single", "job"
+"""Values of the role label: replicas of a service, a process that must never run twice, and a scheduled job."""
 SERVICE_ROLES = (ROLE_SERVICE, ROLE_SINGLE)
 """Values of the role label of all processes of services."""
 LABEL_APP, LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TIER = "tiers.app", "tiers.environment", "tiers.role", "tiers.tier"
@@ -23,6 +23,8 @@ LABEL_SLOT, LABEL_RELEASE, LABEL_ATTEMPT, LABEL_SWITCH = (
     "tiers.attempt",
     "tiers.switch",
 )
+LABEL_JOB, LABEL_SCHEDULE = "tiers.job", "tiers.schedule"
+"""Labels of a job's container on Docker: the name of the job; its cron expression and time zone."""
 LABEL_MEMBER, LABEL_CONTENT = "tiers.member", "tiers.content"
 LABEL_DATA = "tiers.data"
 """Label that says whether a resource contains data that no update may delete (components/safety/data.py)."""
@@ -77,6 +79,8 @@ class Template:
         return f"(?:{pattern if isinstance(pattern, str) else pattern()})"
 
 
+JOB, JOB_STATE = "job", "job-state"
+"""Beginning of the names of scheduled jobs' objects, and name of the volume with their due times and results, on Docker."""
 SERVICE_NAME = r"[a-z](?:-?[a-z0-9]){0,29}"
 """Regular expression of the names that a service may have."""
 DATABASE_DATA, CACHE_DATA, BACKUPS = "database-data", "cache-data", "backups"

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal
 from urllib.parse import quote
 
+from .schedules import Schedule
 from .services import AccessMode
 
 SECRETS = "/run/secrets"
@@ -268,6 +269,35 @@ class ScheduledCommand(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Job(Task):
+    """A command that the live release runs at due times, in the image and with the settings of a service.
+
+    Example:
+        times = grammar.cron_times("*/15 * * * *".split())
+        job = Job(name="digest", command=("digest",), timeout=600, cron="*/15 * * * *", schedule=Schedule.of(times, "UTC"))
+    """
+
+    cron: str
+    """Schedule as a cron expression."""
+    schedule: Schedule
+    """The same schedule as lists of times, in its time zone."""
+    overlaps: bool = False
+    """True if a run may start while another run has not ended. False: its due time is skipped."""
+    retries: int = 0
+    """Number of times that a failed run is repeated."""
+    makes_up: bool = False
+    """True if one run makes up for missed due times. False: they are lost."""
+
+    @property
+    def late(self) -> int:
+        """Time in seconds after a due time within which the run may still start.
+
+        A handover at a switch and the restart of a node or an engine take less than the shorter time.
+        """
+        return 86_400 if self.makes_up else 100
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scale:
     """Number of replicas of a service. It is not part of a release, so a change scales the live slot without a switch.
 
@@ -352,6 +382,8 @@ class Workload:
     """Tier of a further service (`app.services`): web, api, worker or store. Empty if the service is named after its tier."""
     path: str = ""
     """Config path of the workload, for errors; empty if the path is `app.TIER`."""
+    jobs: tuple[Job, ...] = ()
+    """Scheduled jobs that run in the image of the workload, while its slot is live."""
     single: bool = False
     """True if the process must never run twice: only the live release runs it, and the old process ends before the new one starts."""
     former: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from .base import (
     Inspector,
     InspectsClusters,
     Inventory,
+    JobRun,
     Line,
     LiveObject,
     Location,
@@ -34,7 +35,7 @@ from .gateway import COOKIE, SLOT_HEADER, readiness
 from .inventory import locate_configured
 
 __all__ = ["COOKIE", "SHARED", "SLOT_HEADER", "Dependencies", "Deployer", "DeploysClusters", "DesiredState", "Inspector", "InspectsClusters",
-           "Inventory", "Line", "LiveObject", "Location", "OneOff", "SlotTarget", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_configured",
+           "Inventory", "JobRun", "Line", "LiveObject", "Location", "OneOff", "SlotTarget", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_configured",
            "readiness"]  # fmt: skip
 
 DataResources = Mapping[str, tuple[str, Mapping[str, Any]]]

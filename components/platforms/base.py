@@ -155,7 +155,7 @@ class DesiredState:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveObject:
-    """Object on the platform that only the live release has, such as the container of a process that must never run twice.
+    """Object on the platform that only the live release has, such as the container of a process that must never run twice, or a CronJob.
 
     The component `Slot` stores the object, so a rollback can deploy the object of an older release.
 
@@ -164,8 +164,8 @@ class LiveObject:
         state = live_object.to_state()
     """
 
-    service: str
-    """Name of the service."""
+    path: str
+    """Config path of the process or job, for errors."""
     type: str
     """Type token of the resource."""
     name: str
@@ -183,7 +183,7 @@ class LiveObject:
     def to_state(self) -> dict[str, Any]:
         """Return the object for an output of the component `Slot`."""
         return {
-            "service": self.service,
+            "path": self.path,
             "type": self.type,
             "name": self.name,
             "inputs": self.inputs,
@@ -194,12 +194,32 @@ class LiveObject:
     def from_state(cls, state: Mapping[str, Any]) -> "LiveObject":
         """Return the object that `to_state` stored."""
         return cls(
-            service=state["service"],
+            path=state["path"],
             type=state["type"],
             name=state["name"],
             inputs=state["inputs"],
             within=float(state["within"]),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRun:
+    """Run of a scheduled job.
+
+    Example:
+        failed = [run.job for run in inspector.job_runs() if run.code not in (0, None)]
+    """
+
+    job: str
+    """Name of the job."""
+    due: datetime
+    """Due time of the run."""
+    release: str = ""
+    """Release of the run, as `VERSION-DIGEST`; empty if the platform does not store it."""
+    code: int | None = None
+    """Exit code of the last attempt; None while the run has not ended, or if it was interrupted."""
+    seconds: float | None = None
+    """Time in seconds from the start to the end of the run; None while it has not ended, or if it was interrupted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,8 +347,29 @@ class Deployer(Protocol):
         """
         ...
 
+    def prepare_jobs(
+        self,
+        parent: Resource,
+        workload: Workload,
+        target: SlotTarget,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> tuple[Mapping[str, LiveObject], Sequence[Resource]]:
+        """Prepare the scheduled jobs of a workload. They don't run before their slot is live.
+
+        Returns:
+            Objects of the live release that run the jobs, by their name, and resources that must exist before traffic moves.
+        """
+        ...
+
+    def live_objects(self, target: SlotTarget) -> Mapping[str, LiveObject]:
+        """Return the objects that every live release has, by their name. They depend only on the slot that is live."""
+        ...
+
     def deploy_live_object(self, parent: Resource, live_object: LiveObject, after: Dependencies) -> Resource:
-        """Deploy an object of the live release. The object of the previous release is deleted first, and its process has then ended.
+        """Deploy an object of the live release.
+
+        The object of the previous release is deleted first, and its process has then ended. A CronJob is updated.
 
         Returns:
             Resource that exists once the object is ready.
@@ -488,6 +529,10 @@ class Inspector(Protocol):
 
     def replica_counts(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         """Return (slot, tier) → (ready replicas, expected replicas). The slot is "" for tiers that both slots share."""
+        ...
+
+    def job_runs(self) -> Sequence[JobRun]:
+        """Return the last runs of the scheduled jobs, oldest first. The platform keeps some runs of each job."""
         ...
 
     def is_ready(self, slot: Slot) -> bool:

@@ -91,6 +91,11 @@ class Entry:
         return self.labels.get(LABEL_TIER) or self.labels.get(LABEL_COMPONENT)
 
     @property
+    def job(self) -> tuple[str, str, str]:
+        """Name, cron expression and time zone of the scheduled job of a resource with the role `job`."""
+        return reader(self.inputs).job(self.inputs)
+
+    @property
     def variables(self) -> Mapping[str, str]:
         """Environment variables of the resource's containers."""
         return reader(self.inputs).variables(self.inputs)

@@ -8,7 +8,7 @@ of its value must make a new release. Other fields, such as the size of a volume
 from collections.abc import Mapping
 from typing import Any
 
-from ..model.workload import Image, Mount, Probe, Resources, Route, Script, Secret, Task, Volume, Workload
+from ..model.workload import Image, Job, Mount, Probe, Resources, Route, Script, Secret, Task, Volume, Workload
 
 State = dict[str, Any]
 
@@ -79,6 +79,7 @@ def _workload(workload: Workload) -> State:
     # Names without a value are absent, as in the state of stacks that an earlier version of the program deployed.
     state |= {"entrypoint": list(workload.entrypoint)} if workload.entrypoint else {}
     state |= {"single": True} if workload.single else {}
+    state |= {"jobs": [_job(job) for job in workload.jobs]} if workload.jobs else {}
     return state | ({"secret_env": _secret_pairs(workload.secret_env)} if workload.secret_env else {})
 
 
@@ -116,6 +117,19 @@ def _script(script: Script) -> State:
 def _task(task: Task) -> State:
     state = {"name": task.name, "command": list(task.command), "timeout": task.timeout, "env": _pairs(task.env)}
     return state | ({"secret_env": _secret_pairs(task.secret_env)} if task.secret_env else {})
+
+
+def _job(job: Job) -> State:
+    return {
+        "name": job.name,
+        "command": list(job.command),
+        "timeout": job.timeout,
+        "cron": job.cron,
+        "zone": job.schedule.zone,
+        "overlaps": job.overlaps,
+        "retries": job.retries,
+        "makes_up": job.makes_up,
+    }
 
 
 def _pairs(env: tuple[tuple[str, str], ...]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..model.names import LABEL_JOB, LABEL_SCHEDULE
 from .store import Store
 
 CONTAINER = "docker:index/container:Container"
@@ -15,6 +16,12 @@ FOUNDATION = "tiers:docker:Ground"
 def labels(inputs: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the labels of a resource."""
     return {str(label["label"]): str(label["value"]) for label in inputs.get("labels") or ()}
+
+
+def job(inputs: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the name, the cron expression and the time zone of the scheduled job that a container runs."""
+    cron, _, zone = labels(inputs)[LABEL_SCHEDULE].rpartition(" ")
+    return labels(inputs)[LABEL_JOB], cron, zone
 
 
 def without_label(inputs: Mapping[str, Any], label: str) -> dict[str, Any]:

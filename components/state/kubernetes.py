@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ..model.names import LABEL_COMPONENT
+from ..model.names import JOB as JOB_PREFIX
+from ..model.names import LABEL_COMPONENT, LABEL_NAME
 from .store import Store, parse_size
 
 CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
+CRON_JOB = "kubernetes:batch/v1:CronJob"
 JOB = "kubernetes:batch/v1:Job"
 NAMESPACE = "kubernetes:core/v1:Namespace"
 STATEFUL_SET = "kubernetes:apps/v1:StatefulSet"
@@ -17,6 +19,15 @@ FOUNDATION = "tiers:kubernetes:Ground"
 def labels(inputs: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the labels of an object."""
     return cast(Mapping[str, str], inputs["metadata"].get("labels") or {})
+
+
+def job(inputs: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the name, the cron expression and the time zone of the scheduled job of a CronJob."""
+    return (
+        labels(inputs)[LABEL_NAME].removeprefix(f"{JOB_PREFIX}-"),
+        inputs["spec"]["schedule"],
+        inputs["spec"]["timeZone"],
+    )
 
 
 def without_label(inputs: Mapping[str, Any], label: str) -> dict[str, Any]:

@@ -30,12 +30,13 @@ from .errors import explain_container
 from .foundation import Foundation
 from .gateway import GatewayOperations
 from .inspect import inspector
+from .jobs import JobOperations
 from .keys import CONTAINER
 from .monitoring import MonitoringOperations
 from .registrar import Replica, image_id, mounted_files, scripts_key
 
 
-class DockerDeployer(GatewayOperations, MonitoringOperations):
+class DockerDeployer(GatewayOperations, JobOperations, MonitoringOperations):
     """Implementation of `Deployer` for one Docker engine."""
 
     def logs(self, live: Slot) -> Mapping[str, str]:
@@ -99,7 +100,7 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         provisioned: Mapping[str, Resource],
         after: Dependencies,
     ) -> Sequence[Resource]:
-        alias, volumes = f"{workload.tier}-{target.slot}", self._tier_volumes(workload)
+        alias, volumes = f"{workload.tier}-{target.slot}", self.tier_volumes(workload)
         replicas = [
             Replica(name=f"{target.slot}-{workload.tier}-{number}", alias=alias, target=target, volumes=volumes)
             for number in range(1, scale.replicas + 1)
@@ -109,36 +110,31 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
     def prepare_single(
         self, parent: Resource, workload: Workload, target: SlotTarget, provisioned: Mapping[str, Resource]
     ) -> tuple[LiveObject, Sequence[Resource]]:
-        name, volumes = f"{workload.tier}-1", self._tier_volumes(workload)
+        name, volumes = f"{workload.tier}-1", self.tier_volumes(workload)
         replica = Replica(name=name, alias=workload.tier, role=names.ROLE_SINGLE, target=target, volumes=volumes)
         inputs = inputs_of(self._container_args(workload, replica, provisioned))
         labels = self._labels(replica.role, name, target, tier=workload.tier)
         inputs["labels"] = label_inputs({key: labels[key] for key in labels if key != LABEL_ATTEMPT})
         single = LiveObject(
-            service=workload.tier, type=CONTAINER, name=name, inputs=inputs, within=workload.start_within
+            path=self.app.path(workload.tier), type=CONTAINER, name=name, inputs=inputs, within=workload.start_within
         )
         return single, [*provisioned.values()]
 
     def deploy_live_object(self, parent: Resource, live_object: LiveObject, after: Dependencies) -> Resource:
-        name, path = live_object.name, self.app.path(live_object.service)
+        name = live_object.name
         # After a failed attempt another label replaces the container, so the process starts again.
         attempt = label_inputs(self.checkpoint.attempt_label(name))
         hooks = explain_container(
-            name, f"{self.prefix}-{name}", path, live_object.within, self.inspector.location, impact=self.impact
+            name,
+            f"{self.prefix}-{name}",
+            live_object.path,
+            live_object.within,
+            self.inspector.location,
+            impact=self.impact,
         )
         opts = self._options(parent, after, hooks=hooks, delete_before_replace=True)
         inputs = {**live_object.inputs, "labels": [*live_object.inputs["labels"], *attempt]}
         return CustomResource(live_object.type, name, inputs, opts)
-
-    def _tier_volumes(self, workload: Workload) -> list[docker.ContainerVolumeArgs]:
-        return [
-            docker.ContainerVolumeArgs(
-                container_path=volume.path,
-                volume_name=self.foundation.volumes[volume.name].name,
-                read_only=volume.read_only or None,
-            )
-            for volume in workload.volumes
-        ]
 
     def run_task(
         self,
@@ -160,7 +156,7 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         self._start(args, workload, task.command, [*variables, *programs.limit(task.timeout)])
         args.envs = self._environment(workload, target, task)
         args.networks_advanced = self._networks(workload.zones)
-        args.volumes = [*self._tier_volumes(workload), *mounted_files(provisioned, workload)] or None
+        args.volumes = [*self.tier_volumes(workload), *mounted_files(provisioned, workload)] or None
         args.init = True
         return self._one_shot(parent, owner, args, f"{task.path}: the command", after)
 

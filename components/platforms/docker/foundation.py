@@ -4,6 +4,7 @@ import pulumi_docker as docker
 from pulumi import ComponentResource, ProviderResource, Resource, ResourceOptions
 
 from ...context import Context
+from ...model.names import JOB_STATE
 from ...model.workload import Image, Zone
 from ...options import child_options, data_options
 from ...safety.data import data_labels
@@ -27,6 +28,9 @@ class Foundation(ComponentResource):
         self.volumes = {
             name: named_volume(context, self, self.provider, name, holds_data=True) for name in sorted(volumes)
         }
+        # Keep the volume until the stack is destroyed: a kept slot may have jobs that today's configuration no longer has.
+        if context.app.jobs or context.checkpoint.find(VOLUME, JOB_STATE):
+            self.volumes[JOB_STATE] = named_volume(context, self, self.provider, JOB_STATE)
         zones = [zone for zone in Zone if zone is not Zone.WATCH or environment.monitoring]
         self.networks = {zone: self._network(zone, location) for zone in zones}
         self.register_outputs({"engine": host or "DOCKER_HOST or the local socket"})

@@ -14,15 +14,15 @@ from pulumi import RunError
 from ...config import App, ConfigError, Environment
 from ...config.explain import LONGEST
 from ...context import Context
-from ...model.names import LABEL_RELEASE, LABEL_SLOT, SERVICE_ROLES
+from ...model.names import LABEL_RELEASE, LABEL_SLOT, ROLE_JOB, SERVICE_ROLES
 from ...model.workload import Route, Zone
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
 from ...release.planner import Slot
-from ..base import ONCE_WITHIN, Inventory, Line, Location, OneOff
+from ..base import ONCE_WITHIN, Inventory, JobRun, Line, Location, OneOff
 from ..process import listening_ports, toolbox_program
-from . import gateway_repair, haproxy, isolation, one_off, prometheus
-from .client import connect, is_local, output_of, sdk
+from . import gateway_repair, haproxy, isolation, job_runner, one_off, prometheus
+from .client import connect, is_local, output_of, read_files, sdk
 from .haproxy import FOLDER, USER
 from .isolation import Container
 from .keys import engine_host, stack_labels
@@ -137,6 +137,11 @@ class DockerInspector:
             healthy, total = counts.get(key, (0, 0))
             counts[key] = (healthy + (container.health == "healthy"), total + 1)
         return counts
+
+    def job_runs(self) -> Sequence[JobRun]:
+        containers = self._list_containers(role=ROLE_JOB)
+        # Every container of a job has the volume with the state of all jobs.
+        return job_runner.parse_runs(read_files(containers[0], job_runner.FOLDER)) if containers else []
 
     def is_ready(self, slot: Slot) -> bool:
         containers = self._list_containers(all=True, role="tier", slot=slot)

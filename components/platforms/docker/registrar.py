@@ -113,6 +113,17 @@ class Registrar:
             for zone in zones
         ]
 
+    def tier_volumes(self, workload: Workload) -> list[docker.ContainerVolumeArgs]:
+        """Return the data volumes of a workload in a slot."""
+        return [
+            docker.ContainerVolumeArgs(
+                container_path=volume.path,
+                volume_name=self.foundation.volumes[volume.name].name,
+                read_only=volume.read_only or None,
+            )
+            for volume in workload.volumes
+        ]
+
     def _labels(self, role: str, name: str, target: SlotTarget | None = None, **more: str) -> dict[str, str]:
         labels = self.labels(role=role, **more)
         if target:

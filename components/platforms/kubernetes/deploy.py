@@ -21,7 +21,7 @@ from ...model import services
 from ...model.workload import DatabaseCluster, ExternalService, Replicated, Scale, Volume, Workload
 from ...release.checkpoint import Entry
 from ...release.planner import Slot
-from ...state.kubernetes import CLAIM, CLUSTER, NAMESPACE, STATEFUL_SET
+from ...state.kubernetes import CLAIM, CLUSTER, CRON_JOB, NAMESPACE, STATEFUL_SET
 from .. import impact
 from ..base import Dependencies, Deployer, DesiredState, LiveObject, SlotTarget
 from . import cnpg, errors, keys, manifests, policies, replicated
@@ -84,9 +84,27 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
         manifest = manifests.single_process(self.scope, workload, target, self._pod(workload, target))
         within = self._patience(workload) + workload.stop_within
         single = LiveObject(
-            service=workload.tier, type=STATEFUL_SET, name=workload.tier, inputs=manifest, within=within
+            path=self.app.path(workload.tier), type=STATEFUL_SET, name=workload.tier, inputs=manifest, within=within
         )
         return single, [*around, *provisioned.values()]
+
+    def prepare_jobs(
+        self,
+        parent: Resource,
+        workload: Workload,
+        target: SlotTarget,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> tuple[Mapping[str, LiveObject], Sequence[Resource]]:
+        objects: dict[str, LiveObject] = {}
+        for job in workload.jobs:
+            manifest = manifests.scheduled_job(self.scope, workload, job, target, self._task_pod(workload, target, job))
+            name = manifest["metadata"]["name"]
+            objects[name] = LiveObject(path=job.path, type=CRON_JOB, name=name, inputs=manifest, within=job.timeout)
+        return objects, [*provisioned.values()]
+
+    def live_objects(self, target: SlotTarget) -> Mapping[str, LiveObject]:
+        return {}
 
     def deploy_live_object(self, parent: Resource, live_object: LiveObject, after: Dependencies) -> Resource:
         return self._register_and_wait(
@@ -94,7 +112,7 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
             self._with_preview_name(dict(live_object.inputs), live_object.name),
             [*after, *self.foundation.resources],
             live_object.within,
-            self.app.path(live_object.service),
+            live_object.path,
             name=live_object.name,
             delete_before_replace=True,  # Otherwise the process could run twice.
         )

@@ -23,13 +23,14 @@ from ...model.names import (
     LABEL_ROLE,
     LABEL_SLOT,
     LABEL_SWITCH,
+    ROLE_JOB,
     SERVICE_ROLES,
 )
 from ...model.workload import DatabaseCluster, Route
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
 from ...release.planner import Slot
-from ..base import ONCE_WITHIN, Inventory, Line, Location, OneOff
+from ..base import ONCE_WITHIN, Inventory, JobRun, Line, Location, OneOff
 from . import barman, cnpg, isolation, jobs, kubeconfig, one_off, operated, pod_exec, recovery
 from .access import HOLD_DATA, KINDS
 from .client import apps, connect, core, custom, dynamic, sdk
@@ -141,6 +142,11 @@ class KubernetesInspector:
             if error.status in (403, 404):
                 return []
             raise
+
+    def job_runs(self) -> Sequence[JobRun]:
+        return jobs.scheduled_runs(
+            self.location.context, self.location.namespace, f"{self._of_stack},{LABEL_ROLE}={ROLE_JOB}"
+        )
 
     def is_ready(self, slot: Slot) -> bool:
         deployments = self._deployments(slot)

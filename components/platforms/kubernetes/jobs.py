@@ -1,17 +1,21 @@
-"""Jobs that a person starts from the CronJobs of a workload."""
+"""Jobs of CronJobs: runs at due times, and runs that a person starts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from pulumi import RunError
 
-from ..base import ONCE_WITHIN
+from ...model.names import JOB, LABEL_NAME, LABEL_RELEASE
+from ..base import ONCE_WITHIN, JobRun
 from .client import connect, core, sdk
 from .errors import evidence
 from .expansion import literals
 from .objects import Manifest
 
+DUE_TIME = "batch.kubernetes.io/cronjob-scheduled-timestamp"
+"""Annotation of a Job with its due time. The CronJob controller sets it."""
 START_FACTOR = 3
 """Factor for Jobs that a person starts: the pod must start within `START_FACTOR` times `schedule_within`."""
 
@@ -50,6 +54,43 @@ def run_once(context: str, namespace: str, name: str, command: Sequence[str], sc
     if not created.status.succeeded:
         raise RunError(f"`{' '.join(command)}` failed in Job {job}: {text[-500:] or 'it printed nothing'}")
     return text
+
+
+def scheduled_runs(context: str, namespace: str, selector: str) -> list[JobRun]:
+    """Return the runs of scheduled jobs whose Jobs still exist, oldest first.
+
+    Args:
+        context: context of the kubeconfig.
+        namespace: namespace of the Jobs.
+        selector: label selector of the Jobs and of their pods.
+    """
+    listed = sdk().client.BatchV1Api(connect(context)).list_namespaced_job(namespace, label_selector=selector).items
+    pods = core(context).list_namespaced_pod(namespace, label_selector=selector).items
+    codes = _exit_codes(pods)
+    runs = [_run(job, codes) for job in listed if DUE_TIME in (job.metadata.annotations or {})]
+    return sorted(runs, key=lambda run: run.due)
+
+
+def _run(job: Any, codes: Mapping[str, int]) -> JobRun:
+    ends = [condition.last_transition_time for condition in job.status.conditions or () if condition.status == "True"]
+    labels, start = job.metadata.labels, job.status.start_time
+    return JobRun(
+        job=labels[LABEL_NAME].removeprefix(f"{JOB}-"),
+        due=datetime.fromisoformat(job.metadata.annotations[DUE_TIME]),
+        release=labels[LABEL_RELEASE],
+        code=(0 if job.status.succeeded else codes.get(job.metadata.name, 1)) if ends else None,
+        seconds=(max(ends) - start).total_seconds() if ends and start else None,
+    )
+
+
+def _exit_codes(pods: Sequence[Any]) -> dict[str, int]:
+    """Return the exit code of the last pod of each Job, by the name of the Job."""
+    codes: dict[str, int] = {}
+    for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
+        for status in pod.status.container_statuses or ():
+            if status.state.terminated:
+                codes[pod.metadata.labels["batch.kubernetes.io/job-name"]] = status.state.terminated.exit_code
+    return codes
 
 
 def evidence_of(api: Any, namespace: str, job: str) -> str:

@@ -12,6 +12,7 @@ from pulumi import Input
 from ...config import Limits, Quota, SecretReference
 from ...model import names
 from ...model.names import LABEL_MEMBER
+from ...model.workload import Job as ScheduledJob
 from ...model.workload import Scale, ScheduledCommand, Secret, Volume, Workload
 from ..base import SlotTarget
 from .objects import (
@@ -29,6 +30,8 @@ from .quantities import cpu, size
 
 MIN_READY = 10
 """Seconds that a pod without a probe must run until it counts as available."""
+JOB_HISTORY = 5
+"""Number of successful and of failed Jobs that a CronJob of the application keeps, for `make status`."""
 IN_BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
 """Annotation to prevent waiting. The provider would wait 10 s for a Service, and perhaps forever for a PersistentVolumeClaim."""
@@ -238,6 +241,30 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
         "successfulJobsHistoryLimit": 1,
         "failedJobsHistoryLimit": 3,
         "jobTemplate": {"metadata": {"labels": labels}, "spec": {"backoffLimit": 0, "template": pods}},
+    }
+    return manifest
+
+
+def scheduled_job(scope: Scope, workload: Workload, job: ScheduledJob, target: SlotTarget, spec: Manifest) -> Manifest:
+    """Return the CronJob of a scheduled job of the live release.
+
+    The name is the same in every release, so a switch updates the CronJob. The controller names each Job after its due time, so every due
+    time has at most one Job, whichever release it belongs to (kubernetes/pkg/controller/cronjob, getJobName).
+    """
+    labels = scope.labels(f"{names.JOB}-{job.name}", names.ROLE_JOB, target, workload.tier)
+    # Don't wait for Jobs that run when the CronJob is deleted.
+    manifest = scope.object("batch/v1", "CronJob", f"{names.JOB}-{job.name}", labels, IN_BACKGROUND)
+    # Set a deadline for the pod, because a deadline for the Job would delete the pod and its log.
+    bounded = spec | {"activeDeadlineSeconds": round(job.timeout), "restartPolicy": "Never"}
+    pods = {"metadata": {"labels": labels | need_labels(scope, workload, target)}, "spec": bounded}
+    manifest["spec"] = {
+        "schedule": job.cron,
+        "timeZone": job.schedule.zone,
+        "concurrencyPolicy": "Allow" if job.overlaps else "Forbid",
+        "startingDeadlineSeconds": job.late,
+        "successfulJobsHistoryLimit": JOB_HISTORY,
+        "failedJobsHistoryLimit": JOB_HISTORY,
+        "jobTemplate": {"metadata": {"labels": labels}, "spec": {"backoffLimit": job.retries, "template": pods}},
     }
     return manifest
 

@@ -49,16 +49,21 @@ class TaskOperations(SecretOperations):
     ) -> Output[Resource]:
         name = f"{target.slot}-{workload.tier}-{task.name}"
         labels = self.scope.labels(f"{workload.tier}-{task.name}", "task", target, workload.tier)
-        spec = self._pod(workload, target, task)
+        spec = self._task_pod(workload, target, task)
         needs = objects.need_labels(self.scope, workload, target)
+        job = self._job(name, labels, needs, spec, task.timeout)
+        return self._run_job(parent, job, task.timeout, task.path, [*provisioned.values(), *after])
+
+    def _task_pod(self, workload: Workload, target: SlotTarget, task: Task) -> Manifest:
+        """Return the pod spec of a command that runs to its end. The command starts once it can connect to the data services that it needs."""
+        spec = self._pod(workload, target, task)
         environment = dict(workload.env) | dict(task.env)
         needed = (record.prefix for record in self.app.catalogue.data if record.name in workload.needs)
         addresses = [f"{environment[f'{prefix}_HOST']}:{environment[f'{prefix}_PORT']}" for prefix in needed]
-        if addresses:
-            reach = pod_spec.reach_container(self.environment.toolbox, pod_spec.user(workload), addresses)
-            spec = pod_spec.with_init_container(spec, reach)
-        job = self._job(name, labels, needs, spec, task.timeout)
-        return self._run_job(parent, job, task.timeout, task.path, [*provisioned.values(), *after])
+        if not addresses:
+            return spec
+        reach = pod_spec.reach_container(self.environment.toolbox, pod_spec.user(workload), addresses)
+        return pod_spec.with_init_container(spec, reach)
 
     def run_smoke_test(
         self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies

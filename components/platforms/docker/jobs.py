@@ -1,0 +1,109 @@
+"""Scheduled jobs on an engine: a container for each job in each slot starts the job at its due times while its slot is live.
+
+The container has the image and the settings of the job's service. A shell of BusyBox (`programs`) waits for due times. It needs neither
+the engine's socket nor a shell in the image. The volume `job-state` has a file with the live slot, and a folder for each job.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi_docker as docker
+from pulumi import Resource
+
+from ...model import names
+from ...model.workload import Job, Workload
+from ...state.docker import CONTAINER
+from ..base import Dependencies, LiveObject, SlotTarget
+from ..process import Process
+from . import programs
+from .containers import hardened_args, healthcheck, inputs_of, label_inputs
+from .haproxy import USER
+from .job_runner import ENDS_WITHIN, FOLDER, LIVE_FILE, LIVE_OBJECT, runner
+from .registrar import PROGRAMS, Registrar, image_id, mounted_files
+
+
+class JobOperations(Registrar):
+    """Operations that deploy scheduled jobs."""
+
+    def prepare_jobs(
+        self,
+        parent: Resource,
+        workload: Workload,
+        target: SlotTarget,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> tuple[Mapping[str, LiveObject], Sequence[Resource]]:
+        if not workload.jobs:
+            return {}, []
+        volume = self._job_state(parent, workload, target, provisioned)
+        return {}, [self._job(parent, workload, job, target, provisioned, [*after, volume]) for job in workload.jobs]
+
+    def live_objects(self, target: SlotTarget) -> Mapping[str, LiveObject]:
+        """Return the container that writes the name of the live slot into the volume when it is created. It never starts."""
+        if names.JOB_STATE not in self.foundation.volumes:
+            return {}
+        labels = self._labels(names.JOB_STATE, LIVE_OBJECT, target)
+        args = self._toolbox_args(LIVE_OBJECT, labels)
+        # The engine refuses to copy files into a container with a read-only root.
+        args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
+        args.network_mode = "none"
+        args.volumes = [self._state_volume(FOLDER)]
+        args.uploads = [docker.ContainerUploadArgs(file=LIVE_FILE, content=str(target.slot))]
+        inputs = inputs_of(args) | {"labels": label_inputs(labels)}
+        return {LIVE_OBJECT: LiveObject(path="app.jobs", type=CONTAINER, name=LIVE_OBJECT, inputs=inputs, within=60)}
+
+    def _job_state(
+        self, parent: Resource, workload: Workload, target: SlotTarget, provisioned: Mapping[str, Resource]
+    ) -> Resource:
+        """Prepare the volume for the state of jobs: every user may create files in it, but change only their own.
+
+        The engine copies the owner and the mode of the folder /tmp of the image into an empty volume that a new container mounts there.
+        """
+        name = f"{target.slot}-{workload.tier}-{names.JOB_STATE}"
+        labels = self.labels(role=names.JOB_STATE, tier=workload.tier)
+        process = Process(command=("true",), user=USER, writable=())
+        args = hardened_args(f"{self.prefix}-{name}", _busybox_image(provisioned), labels, process)
+        args.start, args.must_run, args.restart, args.network_mode = False, False, "no", "none"
+        args.volumes = [self._state_volume("/tmp")]
+        return docker.Container(name, args, opts=self._options(parent, delete_before_replace=True))
+
+    def _state_volume(self, path: str) -> docker.ContainerVolumeArgs:
+        name = self.foundation.volumes[names.JOB_STATE].name
+        return docker.ContainerVolumeArgs(container_path=path, volume_name=name)
+
+    def _job(
+        self,
+        parent: Resource,
+        workload: Workload,
+        job: Job,
+        target: SlotTarget,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Resource:
+        name = f"{target.slot}-{names.JOB}-{job.name}"
+        labels = self._labels(names.ROLE_JOB, name, target, tier=workload.tier)
+        labels |= {names.LABEL_JOB: job.name, names.LABEL_SCHEDULE: f"{job.cron} {job.schedule.zone}"}
+        args = hardened_args(
+            f"{self.prefix}-{name}", image_id(provisioned, workload), labels, Process.from_workload(workload)
+        )
+        variables = programs.export(programs.env_folders()) if workload.secret_env else []
+        self._start(args, workload, job.command, [*variables, *runner(job, target, workload.user)])
+        args.envs = self._environment(workload, target, job)
+        args.networks_advanced = self._networks(workload.zones)
+        args.volumes = [
+            *self.tier_volumes(workload),
+            *mounted_files(provisioned, workload),
+            self._state_volume(FOLDER),
+        ]
+        args.healthcheck = healthcheck(workload, ["CMD", programs.BUSYBOX, "true"])
+        args.wait, args.wait_timeout, args.init = True, round(workload.start_within), True
+        finish = min(job.timeout * (1 + job.retries) + 20 * job.retries + 20, ENDS_WITHIN)
+        args.stop_timeout = args.destroy_grace_seconds = round(finish)
+        return docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True))
+
+
+def _busybox_image(provisioned: Mapping[str, Resource]) -> Any:
+    """Return the id of BusyBox's image."""
+    holder = provisioned[PROGRAMS]
+    assert isinstance(holder, docker.Container)
+    return holder.image

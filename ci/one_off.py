@@ -2,7 +2,8 @@
 
 The container has the settings of the service's containers in the live slot, and is removed when the command ends.
 
-`python -m ci.one_off STACK SERVICE CMD [SLOT]` does the same as `make run`.
+`make run JOB=digest` runs the command of a scheduled job. `python -m ci.one_off STACK SERVICE CMD [SLOT]` and `python -m ci.one_off STACK JOB` do
+the same.
 """
 
 import shlex
@@ -89,5 +90,5 @@ def _follow(one_off: OneOff) -> int:
 
 
 if __name__ == "__main__":
-    words = command_line.arguments("one_off STACK SERVICE CMD [SLOT]", 3, 4)
-    command_line.run_and_exit("run", lambda: run(*words))
+    words = command_line.arguments("one_off STACK SERVICE CMD [SLOT], or one_off STACK JOB", 2, 4)
+    command_line.run_and_exit("run", lambda: run_job(*words) if len(words) == 2 else run(*words))

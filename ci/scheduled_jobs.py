@@ -68,7 +68,9 @@ def live_jobs(checkpoint: Checkpoint, runs: Sequence[JobRun]) -> list[JobStatus]
         if entry.custom and entry.role == ROLE_JOB and entry.labels.get(LABEL_SLOT) == live
     ]
     return [
-        JobStatus(name=name, cron=cron, schedule=Schedule.of(cron_times(cron.split()), zone), last=last.get(name))
+        JobStatus(
+            name=name, cron=cron, schedule=Schedule.from_times(cron_times(cron.split()), zone), last=last.get(name)
+        )
         for name, cron, zone in sorted(entries)
     ]
 

@@ -260,7 +260,7 @@ def _jobs(service: str, description: Description) -> tuple[Job, ...]:
             timeout=job.timeout,
             path=f"app.jobs.{name}",
             cron=job.schedule,
-            schedule=Schedule.of(cron_times(job.schedule.split()), job.timezone),
+            schedule=Schedule.from_times(cron_times(job.schedule.split()), job.timezone),
             overlaps=job.overlap == "allow",
             retries=job.retries,
             makes_up=job.missed == "once",

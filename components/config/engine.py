@@ -54,5 +54,5 @@ class Docker(Model):
     busybox: ImageReference = Field(
         default="busybox:1.37.0-musl",
         description="Image with a static BusyBox in /bin. Containers of tiers mount the program for health checks, time limits of tasks and `secret_env`, "
-        "so images need no shell and no HTTP client.",
+        "so images need no shell and no HTTP client. For scheduled jobs it also needs a folder /tmp with mode 1777, as the public image has.",
     )

@@ -30,7 +30,7 @@ class Schedule:
     """Name of the time zone, such as `Europe/Berlin`."""
 
     @classmethod
-    def of(cls, times: Sequence[Collection[int]], zone: str) -> "Schedule":
+    def from_times(cls, times: Sequence[Collection[int]], zone: str) -> "Schedule":
         """Return the schedule with the times of the five fields of a cron expression."""
         minutes, hours, days, months, weekdays = (tuple(sorted(field)) for field in times)
         return cls(minutes=minutes, hours=hours, days=days, months=months, weekdays=weekdays, zone=zone)

@@ -274,7 +274,7 @@ class Job(Task):
 
     Example:
         times = grammar.cron_times("*/15 * * * *".split())
-        job = Job(name="digest", command=("digest",), timeout=600, cron="*/15 * * * *", schedule=Schedule.of(times, "UTC"))
+        job = Job(name="digest", command=("digest",), timeout=600, cron="*/15 * * * *", schedule=Schedule.from_times(times, "UTC"))
     """
 
     cron: str

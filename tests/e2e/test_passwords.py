@@ -168,7 +168,7 @@ def backup_pgpass(password: str, folder: Path) -> str:
     ):
         from backup import postgres  # pyright: ignore[reportMissingImports,reportUnknownVariableType]
 
-        postgres.credentials()  # pyright: ignore[reportUnknownMemberType]
+        postgres.write_credentials()  # pyright: ignore[reportUnknownMemberType]
         return Path(os.environ["PGPASSFILE"]).read_text()
 
 

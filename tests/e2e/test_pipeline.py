@@ -141,7 +141,7 @@ def test_drift_in_the_live_slot_is_reported(staging: Pipeline) -> None:
     drifted = staging.make("drift", check=False)
     assert drifted.code
     assert '"debug" => "changed-by-hand"' in (staging.folder / "reports/drift-e2e-pipeline.txt").read_text()
-    assert "stack e2e-pipeline differs from its state" in drifted.text
+    assert "the resources of stack e2e-pipeline differ from its state or from its files" in drifted.text
 
 
 def release_and_watch(prod: Pipeline, version: str) -> Result:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from components.model.schedules import Schedule
 from components.model.workload import (
     Image,
+    Job,
     Mount,
     Probe,
     Resources,
@@ -76,6 +78,18 @@ WORKLOAD_TODAY = replace(
     WORKLOAD,
     entrypoint=("/tini",),
     single=True,
+    jobs=(
+        Job(
+            name="digest",
+            command=("digest",),
+            timeout=60,
+            cron="0 7 * * *",
+            overlaps=True,
+            retries=2,
+            makes_up=True,
+            schedule=Schedule(minutes=(0,), hours=(7,), days=(1,), months=(1,), weekdays=(0,), zone="Europe/Berlin"),
+        ),
+    ),
     secret_env=_SECRET_ENV,
     probe=replace(WORKLOAD.probe, host="shop.test") if WORKLOAD.probe else None,
     tasks=tuple(replace(task, secret_env=_SECRET_ENV) for task in WORKLOAD.tasks),
@@ -140,10 +154,12 @@ STORED = [
     (WORKLOAD_TODAY.mounts[0], STATE["mounts"][0]),
     (WORKLOAD_TODAY.scripts[0], STATE["scripts"][0]),
     (WORKLOAD_TODAY.tasks[0], STATE["tasks"][0]),
+    (WORKLOAD_TODAY.jobs[0], STATE["jobs"][0]),
     (ROUTE_TODAY, content.to_state(ROUTE_TODAY)),
 ]
 STORED_NAMES: Mapping[type, Mapping[str, str | None]] = {
     Image: {"context": None, "dockerfile": None, "target": None, "args": None, "base": None, "path": None},
+    Job: {"path": None, "env": None, "secret_env": None, "schedule": "zone"},
     Mount: {"writable": None},
     Secret: {"plain": None, "pairable": None, "parts": None},
     Task: {"path": None},

@@ -212,7 +212,7 @@ NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
 
 
 def schedule(cron: str, zone: str = "UTC") -> Schedule:
-    return Schedule.of(cron_times(cron.split()), zone)
+    return Schedule.from_times(cron_times(cron.split()), zone)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ APP: dict[str, Any] = {
             "environments": ["dev"],
         },
     },
+    "jobs": {"digest": {"service": "worker", "command": ["digest"], "schedule": "daily"}},
     "database": {"init": ["a.sql"], "seed": ["b.sql"], "anonymise": ["c.sql"]},
     "cache": {},
 }

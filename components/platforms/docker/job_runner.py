@@ -55,7 +55,9 @@ run() {
   write "$run/end" "$code $(now)"
 }
 forget() { while [ $# -gt $kept ]; do "$box" rm -rf "$1"; shift; done; }
-"$box" mkdir -p "$folder" || exit 1
+"$box" mkdir -p "$folder" || {
+  echo "the volume of jobs can't be written: the image environment.docker.busybox must have a folder /tmp with the mode 1777"; exit 1
+}
 [ -e "$folder/last" ] || write "$folder/last" $(($(now) / 60 * 60))
 while [ -z "$stopping" ]; do
   if [ "$("$box" cat "$live" 2>/dev/null)" = "$slot" ]; then

@@ -17,6 +17,7 @@ from ..base import Dependencies, LiveObject, SlotTarget
 from ..process import Process
 from . import programs
 from .containers import hardened_args, healthcheck, inputs_of, label_inputs
+from .errors import explain_container
 from .haproxy import USER
 from .job_runner import ENDS_WITHIN, FOLDER, LIVE_FILE, LIVE_OBJECT, runner
 from .registrar import PROGRAMS, Registrar, image_id, mounted_files
@@ -99,7 +100,11 @@ class JobOperations(Registrar):
         args.wait, args.wait_timeout, args.init = True, round(workload.start_within), True
         finish = min(job.timeout * (1 + job.retries) + 20 * job.retries + 20, ENDS_WITHIN)
         args.stop_timeout = args.destroy_grace_seconds = round(finish)
-        return docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True))
+        hooks = explain_container(
+            name, f"{self.prefix}-{name}", job.path, workload.start_within, self.inspector.location, impact=self.impact
+        )
+        opts = self._options(parent, after, hooks=hooks, delete_before_replace=True)
+        return docker.Container(name, args, opts=opts)
 
 
 def _busybox_image(provisioned: Mapping[str, Resource]) -> Any:

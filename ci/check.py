@@ -18,6 +18,7 @@ from pulumi import RunError
 
 from components import backup, database, platforms, rendering
 from components.config import App, Check, Environment
+from components.model.names import store_backup
 from components.model.services import DATABASE
 from components.observability.alerts import CERTIFICATE_DAYS
 from components.platforms import toolbox
@@ -63,6 +64,9 @@ class Live:
         yield "the database has the release's migrations", self.migrations
         if self.environment.tier_settings(DATABASE.name).backup:
             yield "backups are taken and can be restored", self.backups
+        for store in self.app.stores:
+            if store in self.environment.backups:
+                yield f"backups of {store} are taken and can be read", partial(self.store_backups, store)
         if self.environment.pooled(self.app):
             yield "a failover needs a quorum", self.quorum
         if self.environment.archived:
@@ -117,6 +121,9 @@ class Live:
         if problem := backup_problem(self.checkpoint_state, self.slot):
             raise RunError(f"{problem}; run `make up ENV={self.stack}`")
         return self._inspector.execute(backup.NAME, None, (backup.NAME, "status"))
+
+    def store_backups(self, store: str) -> str:
+        return self._inspector.execute(store_backup(store), None, (backup.NAME, "status"))
 
     def quorum(self) -> str:
         return self._cluster_inspector.check_quorum(rendering.REPLICATED)

@@ -265,6 +265,9 @@ class ScheduledCommand(Task):
 
     schedule: str
     """Schedule as a cron expression, in UTC."""
+    reads_volumes: bool = True
+    """False for a command that does not need the read-only volumes of its workload. On Kubernetes its pod does not mount the volumes
+    of a store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,6 +355,9 @@ class Workload:
     """Tier of a further service (`app.services`): web, api, worker or store. Empty if the service is named after its tier."""
     path: str = ""
     """Config path of the workload, for errors; empty if the path is `app.TIER`."""
+    reads_store: str = ""
+    """Name of the store whose volumes the scheduled commands of the workload read; empty for none. These volumes are the read-only
+    `volumes` of the workload."""
     former: tuple[str, ...] = ()
     """Command of an earlier version of the program, with the same effect as `command`. On Kubernetes, a stateful workload that
     already runs this command keeps it, so an upgrade of the program causes no restart."""

@@ -78,6 +78,9 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
     member_label = {LABEL_MEMBER: member} if member else {}
     labels = scope.labels(workload.tier, "tier") | member_label
     template: Manifest = {"metadata": {"labels": labels, "annotations": secret_versions(workload)}, "spec": spec}
+    if workload.reads_store and workload.volumes:
+        # The pods of the scheduled commands mount the volumes of this pod and of the store, so both must be on one node.
+        template["spec"] = spec | _same_node(scope, workload.reads_store)
     content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
     template["metadata"]["labels"] = labels | need_labels(scope, workload, None) | {names.LABEL_CONTENT: content}
     manifest = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
@@ -191,13 +194,11 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
     labels = scope.labels(name, "task", tier=workload.tier)
     manifest = scope.object("batch/v1", "CronJob", name, labels)
     bounded = spec | {"activeDeadlineSeconds": round(command.timeout), "restartPolicy": "Never"}
-    if any(not volume.read_only for volume in workload.volumes):
-        # Run on the node of the workload's pod, because only one node can mount the workload's volume.
-        same_node = {
-            "labelSelector": {"matchLabels": selector(scope, workload, None)},
-            "topologyKey": "kubernetes.io/hostname",
-        }
-        bounded["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same_node]}}
+    # Run on the node of the pods that mount the same volumes, because only one node can mount these volumes.
+    owners = [workload.tier] if any(not volume.read_only for volume in workload.volumes) else []
+    owners += [workload.reads_store] if workload.reads_store else []
+    if owners:
+        bounded |= _same_node(scope, *owners)
     pods = {"metadata": {"labels": labels | need_labels(scope, workload, None)}, "spec": bounded}
     manifest["spec"] = {
         "schedule": command.schedule,
@@ -209,6 +210,18 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
         "jobTemplate": {"metadata": {"labels": labels}, "spec": {"backoffLimit": 0, "template": pods}},
     }
     return manifest
+
+
+def _same_node(scope: Scope, *names_of_workloads: str) -> Manifest:
+    """Return the field of a pod spec that requires the node on which the pods of each of these workloads run."""
+    terms = [
+        {
+            "labelSelector": {"matchLabels": {names.LABEL_NAME: name, names.LABEL_INSTANCE: scope.instance}},
+            "topologyKey": "kubernetes.io/hostname",
+        }
+        for name in names_of_workloads
+    ]
+    return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
 
 
 def scripts(scope: Scope, workload: Workload) -> Manifest:

@@ -96,8 +96,8 @@ def pod_log(api: Any, pod: Any) -> str:
 def manual_job(parent: Any, command: Sequence[str], name: str, restore: VolumeRestore | None = None) -> Any:
     """Return a Job that runs `command` with the pod template of the CronJob `parent`.
 
-    The CronJob owns the Job, so Kubernetes deletes both together. A Job of a restore may write to the volumes of the store, and runs on any
-    node that can mount them, because the store has no pod during the restore.
+    The CronJob owns the Job, so Kubernetes deletes both together. A Job of a restore may write to the volumes of the store, and does not wait
+    for the node of the store, which has no pod during the restore.
     """
     kubernetes = sdk()
     spec = parent.spec.job_template.spec
@@ -116,13 +116,17 @@ def manual_job(parent: Any, command: Sequence[str], name: str, restore: VolumeRe
 
 
 def _open_volumes(pod: Any, restore: VolumeRestore) -> None:
-    """Make the mounts of a store's volumes writable, and remove the requirement of the store's node."""
-    for mount in pod.containers[0].volume_mounts:
-        if mount.mount_path.startswith(f"{restore.folder}/"):
-            mount.read_only = None
-    affinity = pod.affinity.pod_affinity
-    affinity.required_during_scheduling_ignored_during_execution = [
-        term
-        for term in affinity.required_during_scheduling_ignored_during_execution
-        if term.label_selector.match_labels[LABEL_NAME] != restore.store
-    ] or None
+    """Make the mounts of a store's volumes writable. Require the node of the backup workload instead of the store's node.
+
+    Without a volume for the backups the node is free, because no other pod mounts a volume of this pod.
+    """
+    mounts: list[Any] = pod.containers[0].volume_mounts
+    claims = {volume.name for volume in pod.volumes if volume.persistent_volume_claim}
+    of_store = [mount for mount in mounts if mount.mount_path.startswith(f"{restore.folder}/")]
+    for mount in of_store:
+        mount.read_only = None
+    if claims - {mount.name for mount in of_store}:
+        [term] = pod.affinity.pod_affinity.required_during_scheduling_ignored_during_execution
+        term.label_selector.match_labels[LABEL_NAME] = restore.workload
+    else:
+        pod.affinity = None

@@ -194,11 +194,11 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
     labels = scope.labels(name, "task", tier=workload.tier)
     manifest = scope.object("batch/v1", "CronJob", name, labels)
     bounded = spec | {"activeDeadlineSeconds": round(command.timeout), "restartPolicy": "Never"}
-    # Run on the node of the pods that mount the same volumes, because only one node can mount these volumes.
-    owners = [workload.tier] if any(not volume.read_only for volume in workload.volumes) else []
-    owners += [workload.reads_store] if workload.reads_store else []
-    if owners:
-        bounded |= _same_node(scope, *owners)
+    # Run on the node of the pod that mounts the same volumes, because only one node can mount them. Two requirements can't be combined: the
+    # scheduler looks for one pod that meets both. The workload's own pod is on the node of the store, too (`stateful_set`).
+    writes = any(not volume.read_only for volume in workload.volumes)
+    if owner := workload.reads_store or (workload.tier if writes else ""):
+        bounded |= _same_node(scope, owner)
     pods = {"metadata": {"labels": labels | need_labels(scope, workload, None)}, "spec": bounded}
     manifest["spec"] = {
         "schedule": command.schedule,
@@ -212,16 +212,13 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
     return manifest
 
 
-def _same_node(scope: Scope, *names_of_workloads: str) -> Manifest:
-    """Return the field of a pod spec that requires the node on which the pods of each of these workloads run."""
-    terms = [
-        {
-            "labelSelector": {"matchLabels": {names.LABEL_NAME: name, names.LABEL_INSTANCE: scope.instance}},
-            "topologyKey": "kubernetes.io/hostname",
-        }
-        for name in names_of_workloads
-    ]
-    return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+def _same_node(scope: Scope, workload: str) -> Manifest:
+    """Return the field of a pod spec that requires the node on which the pod of a workload runs."""
+    term = {
+        "labelSelector": {"matchLabels": {names.LABEL_NAME: workload, names.LABEL_INSTANCE: scope.instance}},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
 
 
 def scripts(scope: Scope, workload: Workload) -> Manifest:

@@ -64,8 +64,8 @@ class Live:
         yield "the database has the release's migrations", self.migrations
         if self.environment.tier_settings(DATABASE.name).backup:
             yield "backups are taken and can be restored", self.backups
-        for store in self.app.stores:
-            if store in self.environment.backups:
+        for store, settings in self.app.stores.items():
+            if settings.volumes and self.environment.backups:
                 yield f"backups of {store} are taken and can be read", partial(self.store_backups, store)
         if self.environment.pooled(self.app):
             yield "a failover needs a quorum", self.quorum
@@ -123,6 +123,8 @@ class Live:
         return self._inspector.execute(backup.NAME, None, (backup.NAME, "status"))
 
     def store_backups(self, store: str) -> str:
+        if store not in self.environment.backups:
+            raise NotDescribedError(f"environment.tiers.{store}.backup")
         return self._inspector.execute(store_backup(store), None, (backup.NAME, "status"))
 
     def quorum(self) -> str:

@@ -54,6 +54,7 @@ from .platforms import (
     Location,
     OneOff,
     SlotTarget,
+    VolumeRestore,
 )
 from .release.checkpoint import Checkpoint, Entry
 from .release.live import Routing
@@ -143,6 +144,7 @@ __all__ = [
     "SwitchArgs",
     "Task",
     "Volume",
+    "VolumeRestore",
     "Web",
     "WebArgs",
     "Worker",

@@ -320,6 +320,8 @@ def lose_the_volume(stack: Stack) -> None:
     if isinstance(stack, ClusterStack):
         stack.kubectl("scale", "statefulset/reports", "--replicas=0")
         eventually(lambda: not stack.pods("reports"), 120)
+        # Kubernetes keeps a claim as long as a pod of a finished Job names it.
+        stack.kubectl("delete", "jobs", "--selector=app.kubernetes.io/component=reports-backup", "--cascade=foreground")
         stack.kubectl("delete", "persistentvolumeclaim/report-data", "--wait=true")
         stack.pulumi("refresh", "--yes", "--stack", stack.name, check=True)
         stack.up()

@@ -410,6 +410,17 @@ class TestRestoreOfVolumes:
         assert (inner / "link").read_text() == "text"
         assert (inner.stat().st_mode & 0o777, inner.stat().st_mtime, (inner / "é").stat().st_mtime) == (0o500, 4, 2)
 
+    def test_snapshot_that_can_not_be_read_leaves_all_files(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        @contextmanager
+        def read(snapshot: str, name: str) -> Generator[Any]:
+            yield io.BytesIO()
+            raise BackupError("snapshot id can't be read")
+
+        monkeypatch.setattr(repository, "read", read)
+        with pytest.raises(BackupError, match="snapshot id can't be read"):
+            volumes.restore("id")
+        assert (root / "data" / "file").read_text() == "one"
+
     def test_damaged_archive_is_an_error_with_the_next_step(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         serve(monkeypatch, archive_of(root)[:700])
         with pytest.raises(BackupError, match=r"the volumes can't be written: .*; run the restore again"):

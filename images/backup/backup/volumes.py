@@ -61,6 +61,8 @@ def restore(snapshot: str) -> int:
     """
     if read_only := [str(folder) for folder in _folders() if not os.access(folder, os.W_OK)]:
         raise BackupError(f"{read_only[0]} is read-only; run `make restore SERVICE=…`, which stops the store first")
+    with repository.read(snapshot, repository.VOLUMES):
+        pass  # Read the whole snapshot before any file is removed, because the repository may be damaged.
     try:
         for folder in _folders():
             _empty(folder)

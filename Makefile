@@ -56,7 +56,7 @@ back: venv ## Go back to the previous release, by one switch (past a contract mi
 promote: venv ## Switch to the release that waits for promotion (environment.release.promote: manual)
 	@$(RUNNER) $@
 
-status: venv ## Show the live slot, the release of each slot, readiness and the last switches
+status: venv ## Show the live slot, the release of each slot, readiness, the last switches, and the last commands of people
 	@$(RUNNER) $@
 
 reseal: venv ## Remove the secrets from the state after a lost passphrase; first set all secrets in the stack file again
@@ -106,13 +106,13 @@ journey: venv ## Run the k6 script journey.js of the application, which uses ENV
 check: venv ## Check that ENV is up, ready, migrated, reachable only by its gateway, and answers as app.checks expects
 	@$(RUNNER) $@
 
-backup: venv ## Back up the database of ENV now; FULL=yes includes the tiers' volumes
+backup: venv ## Back up the database of ENV now; FULL=yes includes the tiers' volumes and each store; SERVICE=mysql: a store only
 	@$(RUNNER) $@
 
-backups: venv ## List the backups of ENV, and check their state
+backups: venv ## List the backups of ENV, and check their state; SERVICE=mysql: those of a store
 	@$(RUNNER) $@
 
-verify: venv ## Read all backups of ENV, restore the last one into a scratch database, and compare this database with the backup
+verify: venv ## Read all backups of ENV, restore the last one into a scratch database, and compare this database with the backup; SERVICE=mysql: read those of a store
 	@$(RUNNER) $@
 
 move: venv ## Copy ENV's single database into its database cluster (ha: true, single: live), compare both, and release the tiers with the cluster
@@ -121,7 +121,7 @@ move: venv ## Copy ENV's single database into its database cluster (ha: true, si
 reopen: venv ## Make ENV's single database accept writes again, after `make back` past a move, or after a killed move
 	@$(RUNNER) $@
 
-restore: venv ## Restore ENV's data into a new database, and release the tiers with it: TO=latest, TO=id of `make backups`, or TO=time (OF=database live then)
+restore: venv ## Restore ENV's data into a new database, and release the tiers with it: TO=latest, TO=id of `make backups`, or TO=time (OF=database live then); SERVICE=mysql: replace the files of a store
 	@$(RUNNER) $@
 
 refresh: venv ## Restore the last verified backup of environment FROM, anonymised, into a new database of ENV, and release the tiers with it

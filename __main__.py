@@ -39,6 +39,8 @@ def main() -> None:
 
     if backups := rollout.live_backups:
         Backup("backup", BackupArgs(platform=platform, plan=backups, after=switch.moved))
+    for name, plan in rollout.store_backups.items():
+        Backup(name, BackupArgs(platform=platform, plan=plan, after=switch.moved))
     if context.environment.monitoring:
         description = context.description
         args = MonitoringArgs(platform=platform, description=description, data=data, live=switch.live)

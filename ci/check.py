@@ -19,7 +19,7 @@ from pulumi import RunError
 
 from components import backup, database, platforms, rendering
 from components.config import App, Check, Environment
-from components.model.names import SERVICE_ROLES
+from components.model.names import SERVICE_ROLES, store_backup
 from components.model.services import DATABASE
 from components.observability.alerts import CERTIFICATE_DAYS
 from components.platforms import toolbox
@@ -67,6 +67,9 @@ class Live:
             yield "scheduled jobs run and succeed", self.jobs
         if self.environment.tier_settings(DATABASE.name).backup:
             yield "backups are taken and can be restored", self.backups
+        for store, settings in self.app.stores.items():
+            if settings.volumes and self.environment.backups:
+                yield f"backups of {store} are taken and can be read", partial(self.store_backups, store)
         if self.environment.pooled(self.app):
             yield "a failover needs a quorum", self.quorum
         if self.environment.archived:
@@ -130,6 +133,11 @@ class Live:
         if problem := backup_problem(self.checkpoint_state, self.slot):
             raise RunError(f"{problem}; run `make up ENV={self.stack}`")
         return self._inspector.execute(backup.NAME, None, (backup.NAME, "status"))
+
+    def store_backups(self, store: str) -> str:
+        if store not in self.environment.backups:
+            raise NotDescribedError(f"environment.tiers.{store}.backup")
+        return self._inspector.execute(store_backup(store), None, (backup.NAME, "status"))
 
     def quorum(self) -> str:
         return self._cluster_inspector.check_quorum(rendering.REPLICATED)

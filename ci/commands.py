@@ -153,9 +153,15 @@ def _backup(*words: str) -> Command:
     def run(call: Call) -> None:
         from . import backup
 
-        backup.main(call.env, words or (("full",) if call["FULL"] else ("backup",)))
+        command = [*(words or (_backup_kind(call),))]
+        backup.main(call.env, [*command, "--service", call["SERVICE"]] if call["SERVICE"] else command)
 
     return run
+
+
+def _backup_kind(call: Call) -> str:
+    """Return the backup command of `make backup`. FULL=yes backs up everything, but a store has only one kind of backup."""
+    return "all" if call["FULL"] and not call["SERVICE"] else "backup"
 
 
 def _slo(verb: str) -> Command:

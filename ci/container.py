@@ -12,7 +12,8 @@ from pulumi import RunError
 from components import platforms
 from components.release import checkpoint
 
-from . import command_line, process
+from . import command_journal, command_line, process
+from .command_journal import Entry
 from .logs import parse_slot
 from .pulumi_stack import load, state
 
@@ -70,7 +71,9 @@ def _run(stack: str, service: str, words: list[str] | None, slot: str) -> NoRetu
     inspector = platforms.inspector(app, environment, stack)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     command = app.described[service].console if words is None else words
-    process.exec_command(inspector.command_in(service, of_slot, command, terminal=terminal))
+    line = inspector.command_in(service, of_slot, command, terminal=terminal)
+    command_journal.record(stack, Entry.of("console" if words is None else "exec", service, of_slot, words or ()))
+    process.exec_command(line)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,11 @@ def reopen(call: Call) -> int:
 
 
 def restore(call: Call) -> int:
-    """Restore a backup into a new database, and deploy a release that uses the new database."""
+    """Restore a backup into a new database, and deploy a release that uses the new database. With SERVICE, restore a store instead."""
+    if call["SERVICE"]:
+        with locked(call):
+            restoring.restore_store(call.env, call["TO"], call["SERVICE"])
+        return 0
     with locked(call):
         restoring.restore(call.env, call["TO"], call["OF"])
     return up(call)

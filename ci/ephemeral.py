@@ -72,8 +72,9 @@ def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any
     common = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
     settings: dict[str, Any] = {**copy.deepcopy(common), "kubernetes": own_cluster, "protect_data": False, "seed": True}
     # The data is seeded and soon removed, so it needs no backup.
-    for key in ("backup", "copy_of", "name"):
-        settings.get("tiers", {}).get("database", {}).pop(key, None)
+    for tier in settings.get("tiers", {}).values():
+        for key in ("backup", "copy_of", "name"):
+            tier.pop(key, None)
     return settings
 
 

@@ -1,6 +1,6 @@
 """Secrets of a new environment: `make secrets ENV=staging` generates the missing secrets, or asks for them.
 
-The command generates the passwords of the services that the environment deploys, and the key of its backups. A person
+The command generates the passwords of the services that the environment deploys, and the keys of its backups. A person
 enters all other secrets.
 """
 
@@ -15,8 +15,6 @@ from components.config.secret_checks import secret_problem
 
 from . import pulumi_stack
 from .random_secret import random_secret
-
-_BACKUP_KEY = "environment.tiers.database.backup.key"
 
 
 def main(stack: str) -> None:
@@ -64,7 +62,7 @@ def generatable_secrets(app: App, environment: Environment) -> frozenset[str]:
     The passwords of external services are left out, because the servers of these services already have a password.
     """
     deployed = [settings.password_secret for settings in environment.data(app).values()]
-    keys = [name for name, path in environment.secrets.items() if path == _BACKUP_KEY]
+    keys = [backups.key for backups in environment.backups.values()]
     return frozenset(name for name in (*deployed, *keys) if name)
 
 

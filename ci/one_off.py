@@ -15,7 +15,8 @@ from components import platforms
 from components.platforms import OneOff
 from components.release import checkpoint
 
-from . import command_line, process
+from . import command_journal, command_line, process
+from .command_journal import Entry
 from .container import parse_command
 from .logs import parse_slot
 from .pulumi_stack import load, state
@@ -51,6 +52,7 @@ def run(stack: str, service: str, command: str, slot: str = "") -> int:
     process.undo_when_stopped("run")
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     inspector = platforms.inspector(app, environment, stack)
+    command_journal.record(stack, Entry.of("run", service, of_slot, words))
     with inspector.one_off(environment, service, of_slot, words, terminal=terminal) as one_off:
         # Print to standard error, because standard output may be a file for the output of the command.
         print(f"  {one_off.name}: release {one_off.release} of {service} in slot {of_slot}", file=sys.stderr)

@@ -17,7 +17,7 @@ from pulumi import RunError
 from components import backup
 from components.config import App, ConfigError, Environment
 from components.context import Description
-from components.model.services import CACHE, DATABASE
+from components.model.services import CACHE
 from components.model.workload import Image
 from components.rendering import data_image, image
 
@@ -25,7 +25,6 @@ from . import command_line
 from .pulumi_stack import ROOT, backups_of, last_update, load, project, pulumi, stack_file
 
 FILE = ROOT / "release.json"
-BACKUP = f"{backup.PATH}.image"
 NOT_BUILT = f"sha256:{'0' * 64}"
 """Digest that a preview uses for an image that has not been built yet."""
 Pins = dict[str, str]
@@ -90,7 +89,6 @@ def required_images(stack: str) -> dict[str, Image]:
     """Return all images of the environment by config path. The tag of a built image is the digest of its build folder."""
     app, environment = load(stack)
     description = Description(app=app, environment=environment, secrets={}, stack=stack, root=ROOT)
-    backups = environment.tier_settings(DATABASE.name).backup
     return {
         **{
             f"environment.images.{tier}": image(tier, service, description)
@@ -101,7 +99,12 @@ def required_images(stack: str) -> dict[str, Image]:
             for tier, service in environment.data(app).items()
         },
         **{path: Image(reference=reference, path=path) for path, reference in _tool_images(app, environment).items()},
-        **({BACKUP: backup.image(backups, description)} if backups else {}),
+        **{
+            f"environment.tiers.{tier}.backup.image": backup.image(
+                backups, description, f"environment.tiers.{tier}.backup"
+            )
+            for tier, backups in environment.backups.items()
+        },
     }
 
 
@@ -126,8 +129,11 @@ def pins_in(environment: Mapping[str, Any]) -> Pins:
     """
     tool_names = ("toolbox", "proxy", "pooler", "vault")
     tools = {f"environment.{name}": environment[name] for name in tool_names if name in environment}
-    backups = backups_of(environment)
-    tools |= {BACKUP: backups["image"]} if "image" in backups else {}
+    tools |= {
+        f"environment.tiers.{tier}.backup.image": backups["image"]
+        for tier, backups in backups_of(environment).items()
+        if "image" in backups
+    }
     images: object = environment.get("images", {})
     if not isinstance(images, Mapping):
         raise ConfigError("environment.images: the value is not a mapping; run `make images PIN=yes` to write this key")

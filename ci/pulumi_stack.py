@@ -67,17 +67,20 @@ def load(stack: str) -> tuple[App, Environment]:
 def unpinned(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return the raw settings of an environment without the images that `make images` writes."""
     settings: dict[str, Any] = {**copy.deepcopy(dict(environment)), "images": {}}
-    backups_of(settings).pop("image", None)
+    for backups in backups_of(settings).values():
+        backups.pop("image", None)
     return settings
 
 
-def backups_of(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the raw backup settings of an environment, or an empty mapping."""
-    section = cast(dict[str, Any], environment)
-    for key in ("tiers", "database", "backup"):
-        inner = section.get(key)
-        section = cast(dict[str, Any], inner) if isinstance(inner, dict) else {}
-    return section
+def backups_of(environment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the raw backup settings of an environment by tier. The values may be invalid."""
+    tiers = {tier: _mapping(settings) for tier, settings in _mapping(environment.get("tiers")).items()}
+    return {tier: _mapping(settings["backup"]) for tier, settings in tiers.items() if _mapping(settings.get("backup"))}
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """Return a value of a YAML file if it is a mapping, or an empty mapping."""
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
 def pulumi(*words: str, text: str = "") -> str:

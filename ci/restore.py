@@ -6,6 +6,9 @@ OF is not needed if the same database is live now.
 `python -m ci.restore STACK --from OTHER` restores the last verified backup of the environment OTHER, and anonymises the
 data with the SQL files of `app.database.anonymise`.
 
+`python -m ci.restore STACK TO --service STORE` replaces the content of a store's volumes by a backup. The store is stopped meanwhile, and the
+replaced files become a backup.
+
 The existing database does not change. The new database is compared with the backup, then its name is written to the
 stack file. `make up` then releases the tiers with the new database, and `make back` returns to the existing database.
 """
@@ -20,11 +23,13 @@ from components import backup, database, platforms, rendering
 from components.config import App, Environment
 from components.config.own_files import read_text
 from components.context import Description
+from components.model.names import store_backup
 from components.model.services import DATABASE
 from components.model.workload import DatabaseCluster, Secret
+from components.platforms import VolumeRestore
 
 from . import command_line
-from .backup import run
+from .backup import check_service, run
 from .new_database import PATH, copy_database, set_database, unused_name
 from .process import undo_when_stopped
 from .pulumi_stack import ROOT, load, pulumi
@@ -67,6 +72,32 @@ def refresh(stack: str, source: str) -> None:
     command = (backup.NAME, "restore", "--snapshot", "verified", "--into", into, "--told")
     print(platforms.inspector(app, environment, stack).run_with_input(backup.NAME, command, request))
     _use(app, environment, stack, into)
+
+
+def restore_store(stack: str, to: str, store: str) -> None:
+    """Replace the content of a store's volumes by a backup. The store is stopped meanwhile, and started again in any case.
+
+    Args:
+        stack: the stack's name.
+        to: `latest`, the id of a backup or a time.
+        store: name of the store.
+    """
+    app, environment = load(stack)
+    check_service(app, environment, stack, store)
+    if not to:
+        raise RunError(
+            f"TO is missing; set TO to latest, an id from `make backups SERVICE={store}`, or a time like 2026-11-21T03:20:00Z"
+        )
+    # A stopped make must start the store again.
+    undo_when_stopped("restore")
+    volumes = VolumeRestore(
+        store=store,
+        workload=store_backup(store),
+        folder=backup.VOLUMES,
+        ready_within=app.stores[store].start_within,
+    )
+    command = (backup.NAME, "restore-volumes", "--snapshot", to)
+    print(platforms.inspector(app, environment, stack).run_on_volumes(environment, volumes, command))
 
 
 def refresh_problem(app: App, environment: Environment, stack: str, source: str) -> str:
@@ -170,10 +201,12 @@ def main(stack: str, *words: str) -> None:
     undo_when_stopped("restore")
     if words[:1] == ("--from",):
         refresh(stack, words[1])
+    elif words[1:2] == ("--service",):
+        restore_store(stack, words[0], words[2])
     else:
         restore(stack, *words)
 
 
 if __name__ == "__main__":
-    words = command_line.arguments("restore STACK TO [OF] | STACK --from OTHER", 2, 3)
+    words = command_line.arguments("restore STACK TO [OF] | STACK TO --service STORE | STACK --from OTHER", 2, 4)
     command_line.run_and_exit("restore", lambda: main(*words))

@@ -1,4 +1,6 @@
-"""Status of a stack on one screen: live slot, releases, readiness, problems and last switches. `python -m ci.status STACK`.
+"""Status of a stack on one screen: live slot, releases, readiness, problems, last switches and last commands.
+
+`python -m ci.status STACK` does the same as `make status`.
 
 The command changes nothing, and exits with 0 even if there are problems. `make check` fails if there are problems.
 """
@@ -15,13 +17,13 @@ from components.release import checkpoint, journal
 from components.release.checkpoint import Checkpoint, Entry
 from components.release.planner import Slot, StackState
 
-from . import command_line, scheduled_jobs
+from . import command_journal, command_line, scheduled_jobs
 from .heal import read_inventory
 from .pulumi_stack import state
 from .repair import missing_images, problems
 
-SHOWN_SWITCHES = 5
-"""Number of switches that are printed."""
+SHOWN_SWITCHES = SHOWN_COMMANDS = 5
+"""Numbers of switches and of commands that are printed."""
 
 
 def main(stack: str) -> None:
@@ -49,6 +51,7 @@ def main(stack: str) -> None:
     if jobs := scheduled_jobs.live_jobs(parsed, runs):
         print("\n  jobs")
         print("\n".join(f"  {job.describe(datetime.now(UTC))}" for job in jobs))
+    print("\n".join(_commands(stack)))
     if parsed.pending:
         print(f"\n  the last update was interrupted during {', '.join(parsed.pending)}: run `make heal ENV={stack}`")
     if wrong := [*problems(exported, present, stack), *scheduled_jobs.problems(parsed, runs, datetime.now(UTC))]:
@@ -103,6 +106,19 @@ def _switches(entries: Any) -> Iterator[str]:
         gates = ", ".join(f"{name} {seconds:g} s" for name, seconds in entry["gates"].items())
         yield f"  switch {entry['number']:<3} {entry['at']}  {entry['from'] or 'nothing'} → {entry['to']} ({entry['slot']})"
         yield f"             by {entry['who']}; passed after {gates}"
+
+
+def _commands(stack: str) -> Iterator[str]:
+    """Yield a line for each of the last commands of people in the environment (`make run`, `exec` and `console`)."""
+    try:
+        entries = command_journal.entries(stack)[:SHOWN_COMMANDS]
+    except RunError as error:
+        yield f"  the journal of commands can't be read: {error}"
+        return
+    for entry in entries:
+        service = f"{entry.service} ({entry.slot})" if entry.slot else entry.service
+        program = f"{entry.program}, {entry.arguments} arguments" if entry.program else "the console"
+        yield f"  {entry.target:<10} {entry.at}  {service}: {program}; by {entry.who}"
 
 
 def _creation_times(exported: Mapping[str, Any]) -> dict[str, datetime]:

@@ -59,6 +59,7 @@ from .platforms import (
     Location,
     OneOff,
     SlotTarget,
+    VolumeRestore,
 )
 from .release.checkpoint import Checkpoint, Entry
 from .release.live import Routing
@@ -155,6 +156,7 @@ __all__ = [
     "SwitchArgs",
     "Task",
     "Volume",
+    "VolumeRestore",
     "Web",
     "WebArgs",
     "Worker",

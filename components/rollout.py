@@ -1,6 +1,6 @@
 """Plan of an update: the release, the slot that gets the release, and the platform to deploy to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,6 +54,11 @@ class Rollout:
         if not backups or plan.render is plan.live:
             return backups
         return backups.with_database(database_env(self.context.checkpoint, plan.live))
+
+    @property
+    def store_backups(self) -> Mapping[str, BackupPlan]:
+        """Backups of stores that the environment configures, by name of the component `Backup`, such as `mysql-backup`."""
+        return self.application.shared.store_backups
 
 
 def plan_rollout(context: Context, application: Application, opts: ResourceOptions | None = None) -> Rollout:

@@ -1,4 +1,4 @@
-"""Services that both slots share: database, cache, stores and the backups of the database."""
+"""Services that both slots share: database, cache, stores and backups."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ class SharedServices:
     """Data services by name."""
     backups: backup.BackupPlan | None
     """Backups of the database, or None if the environment configures none."""
+    store_backups: Mapping[str, backup.BackupPlan]
+    """Backups of stores, by name of the backup workload, such as `mysql-backup`."""
 
     @property
     def stateful(self) -> list[Workload | DatabaseCluster]:
@@ -40,13 +42,15 @@ class SharedServices:
             single for data in self.data.values() for single in single_instances(data)
         ]
         stateful += [data for data in self.data.values() if isinstance(data, DatabaseCluster)]
-        return [*stateful, self.backups.holder] if self.backups else stateful
+        plans = [*([self.backups] if self.backups else []), *self.store_backups.values()]
+        return [*stateful, *(plan.holder for plan in plans)]
 
 
 def render(description: Description) -> SharedServices:
     """Return the configured data services and backups."""
     data = {name: _render(name, settings, description) for name, settings in description.app.data.items()}
-    return SharedServices(data=data, backups=backup.render(description))
+    store_backups = backup.render_stores(description)
+    return SharedServices(data=data, backups=backup.render(description), store_backups=store_backups)
 
 
 def _render(name: str, settings: DataSettings, description: Description) -> Data:

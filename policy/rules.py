@@ -200,7 +200,8 @@ def _restricted_on_docker(resource: Resource, settings: Settings) -> Iterator[st
             yield f"{mode} gives the container access to the engine's host; remove {mode}"
     if props.get("devices"):
         yield "the container has devices of the engine's host; remove devices"
-    strict, backups = settings.strict(resource.stack), resource.labels.get("tiers.tier") == "backup"
+    # The backup of a store is named after the store, such as `mysql-backup`.
+    strict, backups = settings.strict(resource.stack), f"-{resource.labels.get('tiers.tier')}".endswith("-backup")
     yield from _folders_of_the_host(props, strict, {BACKUPS} if backups else set())
 
 

@@ -49,11 +49,11 @@ class Target(Model):
 
     volume: Flag = Field(
         default=False,
-        description="true: store backups in a volume on the same platform as the database. They are lost together with it.",
+        description="true: store backups in a volume on the same platform as the data. They are lost together with it.",
     )
     storage: Storage | None = Field(
         default=None,
-        description="Kubernetes, with `volume`: size of the volume; default is twice the size of the database's volume.",
+        description="Kubernetes, with `volume`: size of the volume; default is twice the size of the volumes of the database or the store.",
     )
     storage_class: Object | None = Field(
         examples=["fast"], default=None, description="Kubernetes, with `volume`: StorageClass of the volume."
@@ -75,27 +75,32 @@ class Target(Model):
 
 
 class Backup(Model):
-    """Backups of the database and of the tiers' volumes: schedule, target and verification. Schedules are in UTC."""
+    """Backups of the database and of the tiers' volumes, or of a store's volumes: schedule, target and verification. Schedules are in UTC."""
 
     schedule: Annotated[str, cron_schedule(3)] = Field(
         default="daily",
         validate_default=True,
-        description="Schedule of backups of the database: `daily` (03:17), `weekly`, `monthly` or a cron expression.",
+        description="Schedule of backups of the database or the store: `daily` (03:17), `weekly`, `monthly` or a cron expression.",
     )
     full: Annotated[str, cron_schedule(4)] = Field(
         default="weekly",
         validate_default=True,
-        description="Schedule of backups of the database and of the tiers' volumes.",
+        description="Database: schedule of backups of the database and of the tiers' volumes.",
     )
     verify: Annotated[str, cron_schedule(5)] = Field(
         default="monthly",
         validate_default=True,
-        description="Schedule of verifications: all backups are read, and the last one is restored into a temporary database and compared.",
+        description="Schedule of verifications: all backups are read. The last one of the database is also restored into a temporary database and compared.",
     )
     retention: Days = Field(
         default=30,
         validate_default=False,
         description="Age at which backups are deleted, counted from the last successful backup.",
+    )
+    live: Flag = Field(
+        default=False,
+        description="Store: true: accept a copy of files that change during the copy. false: such a copy is repeated, and the run fails if the "
+        "files never rest. Set it only if the store can read such a copy, as a store of objects or mails can. A database usually can't.",
     )
     key: SecretName = Field(
         default="backup-key",

@@ -103,7 +103,7 @@ class TierSettings(Model):
     name: DatabaseName | None = Field(
         default=None, description="Database: name of an existing database to use instead of `app.database.name`."
     )
-    backup: Backup | None = Field(default=None, description="Database: schedule and target of backups.")
+    backup: Backup | None = Field(default=None, description="Database and stores: schedule and target of backups.")
     copy_of: Name | None = Field(
         examples=["prod"],
         default=None,
@@ -282,10 +282,17 @@ class Environment(Model):
     @property
     def secrets(self) -> dict[str, str]:
         """Secrets that only the environment uses: name → config path of the setting that names the secret."""
-        backup = self.tier_settings(DATABASE.name).backup
-        return (
-            {name: f"environment.tiers.database.backup.{key}" for name, key in backup.secrets.items()} if backup else {}
-        )
+        paths: dict[str, str] = {}
+        for tier, backup in self.backups.items():
+            for name, key in backup.secrets.items():
+                paths.setdefault(name, f"environment.tiers.{tier}.backup.{key}")
+        return paths
+
+    @property
+    def backups(self) -> dict[str, Backup]:
+        """Settings of all backups by tier: those of the database, then those of the stores."""
+        tiers = sorted(self.tiers, key=lambda tier: (tier != DATABASE.name, tier))
+        return {tier: backup for tier in tiers if (backup := self.tiers[tier].backup)}
 
     @property
     def secrets_in_cluster(self) -> Mapping[str, SecretReference]:

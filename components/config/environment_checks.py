@@ -7,6 +7,7 @@ from ..model.services import DATABASE
 from . import explain, grammar
 from .app import App, Worker, program_variables
 from .app_checks import VARIABLES_SIZE, unknown_service
+from .backups import Backup
 from .cluster_checks import cluster_errors
 from .engine_checks import engine_errors
 from .environment import Environment, TierSettings
@@ -109,17 +110,41 @@ def _store_errors(app: App, tier: str, size: TierSettings) -> Iterator[str]:
 
 
 def _backup_errors(app: App, environment: Environment) -> Iterator[str]:
-    path = "environment.tiers.database.backup"
-    for tier, size in environment.tiers.items():
-        if size.backup and tier != DATABASE.name:
-            yield f"environment.tiers.{tier}.backup: only the database has this key; remove `backup`"
-    backup = environment.tier_settings(DATABASE.name).backup
-    if not backup:
-        return
+    for tier, backup in environment.backups.items():
+        path = f"environment.tiers.{tier}.backup"
+        if tier == DATABASE.name:
+            yield from _database_backup_errors(app, backup, path)
+        elif tier in app.stores:
+            yield from _store_backup_errors(app, tier, backup, path)
+        else:
+            yield f"{path}: only the database and stores have this key; remove `backup`"
+            continue
+        yield from _target_errors(environment, backup, path)
+    yield from _shared_folder_errors(environment)
+
+
+def _database_backup_errors(app: App, backup: Backup, path: str) -> Iterator[str]:
     users = {tier: service.user for tier, service in app.slot_services.items() if service.volumes}
     if len(set(users.values())) > 1:
         owners = ", ".join(f"{tier}: user {user}" for tier, user in users.items())
         yield f"{path}.full: the backup reads all volumes as one user, but their tiers have different users ({owners}); set the same user for these tiers"
+    if "live" in backup.model_fields_set:
+        yield f"{path}.live: a backup of the database never needs this key, because it is a dump; remove live"
+
+
+def _store_backup_errors(app: App, tier: str, backup: Backup, path: str) -> Iterator[str]:
+    if not app.stores[tier].volumes:
+        yield f"{path}: {tier} has no volumes; remove backup"
+    if "full" in backup.model_fields_set:
+        yield f"{path}.full: every backup of a store has all its volumes; remove full, and set schedule"
+    prefix = names.store_backup(tier)
+    volumes = {volume for store in app.stores.values() for volume in store.volumes}
+    for name in sorted({*app.services, *app.volumes, *volumes}):
+        if name in (prefix, f"{prefix}s") or name.startswith(f"{prefix}-"):
+            yield f"{path}: the backups of {tier} need names that begin with {prefix}, but the application uses {name}; rename {name}"
+
+
+def _target_errors(environment: Environment, backup: Backup, path: str) -> Iterator[str]:
     if environment.kubernetes and backup.target.directory:
         yield f"{path}.target.directory: pods can't use a folder of their node; replace `directory` by `volume` or `s3`"
     if environment.kubernetes and not backup.image and not environment.registry:
@@ -128,6 +153,15 @@ def _backup_errors(app: App, environment: Environment) -> Iterator[str]:
         for key in ("storage", "storage_class"):
             if key in backup.target.model_fields_set:
                 yield f"{path}.target.{key}: it has no effect on Docker; remove it"
+
+
+def _shared_folder_errors(environment: Environment) -> Iterator[str]:
+    """Yield an error for each backup whose folder another backup uses, because their repositories would be one."""
+    folders: dict[str, str] = {}
+    for tier, backup in environment.backups.items():
+        folder = (backup.target.directory or "").rstrip("/")
+        if folder and (other := folders.setdefault(folder, tier)) != tier:
+            yield f"environment.tiers.{tier}.backup.target.directory: the backups of {other} are in this folder; use another folder"
 
 
 def _variable_errors(app: App, environment: Environment) -> Iterator[str]:

@@ -21,10 +21,10 @@ def image_errors(app: App, environment: Environment) -> Iterator[str]:
     for path, image in environment.monitoring_images(app).items():
         if "@sha256:" not in image:
             yield f"environment.monitoring.{path}: {image} has no digest, which `pinned: true` requires; add the digest, as in name:1.4@sha256:…"
-    backup = environment.tier_settings(DATABASE.name).backup
-    if backup and "@sha256:" not in (backup.image or ""):
-        named = backup.image or "an image that is built"
-        yield f"environment.tiers.database.backup.image: {named} has no digest, which `pinned: true` requires; run `make images` to write the digest here"
+    for tier, backup in environment.backups.items():
+        if "@sha256:" not in (backup.image or ""):
+            named = backup.image or "an image that is built"
+            yield f"environment.tiers.{tier}.backup.image: {named} has no digest, which `pinned: true` requires; run `make images` to write the digest here"
     tools = {"toolbox": environment.toolbox}
     tools |= {"proxy": environment.proxy} if environment.tier_settings(CACHE.name).ha else {}
     tools |= {"pooler": environment.pooler} if environment.pooled(app) else {}

@@ -11,7 +11,7 @@ LONGEST = 1000
 """Maximum length of a password in bytes. PgBouncer reads 2047 bytes, older PostgreSQL clients 1023 (PQconnectdb)."""
 LONGEST_KEY = 64 * 1024
 """Maximum length of a backup key in bytes."""
-_BACKUP = "environment.tiers.database.backup"
+_BACKUP = "environment.tiers.TIER.backup"
 
 
 def problem(path: str, value: str) -> str:
@@ -22,7 +22,7 @@ def problem(path: str, value: str) -> str:
         path: config path of the setting that names the secret. The path decides which rule applies.
         value: value of the secret.
     """
-    rule = _RULES.get(path)
+    rule = _RULES.get(re.sub(r"(?<=^environment\.tiers\.)[^.]+", "TIER", path))
     return (_unreadable(value) or rule(value)) if rule else ""
 
 

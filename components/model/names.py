@@ -199,6 +199,11 @@ def is_store_object(suffix: str) -> bool:
     return re.fullmatch(rf"\d+|pods|to-world|(secrets|programs)({_VERSIONS})?(-files)?", suffix) is not None
 
 
+def store_backup(store: str) -> str:
+    """Return the name of the workload that backs up a store, such as `mysql-backup`. Its volume is `mysql-backups`."""
+    return f"{store}-backup"
+
+
 def is_reserved_task(name: str) -> bool:
     """Return whether a task name is reserved, because the task's container could get the name of a secret volume."""
     return any(template.matches(name) for template in _TASKS)

@@ -266,6 +266,9 @@ class ScheduledCommand(Task):
 
     schedule: str
     """Schedule as a cron expression, in UTC."""
+    reads_volumes: bool = True
+    """False for a command that does not need the read-only volumes of its workload. On Kubernetes its pod does not mount the volumes
+    of a store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,6 +389,9 @@ class Workload:
     """Scheduled jobs that run in the image of the workload, while its slot is live."""
     single: bool = False
     """True if the process must never run twice: only the live release runs it, and the old process ends before the new one starts."""
+    reads_store: str = ""
+    """Name of the store whose volumes the scheduled commands of the workload read; empty for none. These volumes are the read-only
+    `volumes` of the workload."""
     former: tuple[str, ...] = ()
     """Command of an earlier version of the program, with the same effect as `command`. On Kubernetes, a stateful workload that
     already runs this command keeps it, so an upgrade of the program causes no restart."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import HERE, App, Environment, Monitoring
+from ..model.names import store_backup
 from ..model.services import CACHE, DATABASE, Exporter
 
 Rule = dict[str, Any]
@@ -79,9 +80,11 @@ class MonitoringScope:
         )
 
     @property
-    def backed_up(self) -> bool:
-        """True if the environment configures backups."""
-        return self.app.database is not None and self.environment.tier_settings(DATABASE.name).backup is not None
+    def backup_jobs(self) -> tuple[str, ...]:
+        """Names of the backup workloads, which are also their scrape jobs: `backup` for the database, `mysql-backup` for a store."""
+        backups = self.environment.backups
+        database = [BACKUP] if self.app.database is not None and DATABASE.name in backups else []
+        return (*database, *(store_backup(store) for store in self.app.stores if store in backups))
 
     @property
     def on_docker(self) -> bool:
@@ -407,8 +410,8 @@ def _base_backup_alert(monitored: MonitoringScope) -> Alert:
 
 
 def _backups(monitored: MonitoringScope) -> Iterator[Alert]:
-    """Yield the alerts of backups. `BackupsSayNothing` fires if the metrics of the backup workload are missing."""
-    if not monitored.backed_up:
+    """Yield the alerts of backups. `BackupsSayNothing` fires if the metrics of a backup workload are missing."""
+    if not monitored.backup_jobs:
         return
     yield Alert(
         name="BackupIsOverdue",
@@ -434,14 +437,18 @@ def _backups(monitored: MonitoringScope) -> Iterator[Alert]:
         summary="the repository of the backups can't be read: none is taken, and none would come back",
         heading="backup-stale",
     )
-    yield Alert(
-        name="BackupsSayNothing",
-        expr=f"absent({monitored.selector('tiers_backup_repository_readable')})",
-        duration="15m",
-        severity="warning",
-        summary="what takes backups is away, or waits for its repository: nobody knows how they are",
-        heading="backup-stale",
-    )
+    # The alert of the only backup of the database has no label `job`, as in earlier versions.
+    for job in monitored.backup_jobs:
+        labels: dict[str, str] = {} if monitored.backup_jobs == (BACKUP,) else {"job": job}
+        yield Alert(
+            name="BackupsSayNothing",
+            expr=f"absent({monitored.selector('tiers_backup_repository_readable', **labels)})",
+            duration="15m",
+            severity="warning",
+            summary="what takes backups is away, or waits for its repository: nobody knows how they are",
+            heading="backup-stale",
+            labels=labels,
+        )
 
 
 def _cache(monitored: MonitoringScope) -> Iterator[Alert]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.services import CACHE, DATABASE
-from .alerts import MonitoringScope
+from .alerts import BACKUP, MonitoringScope
 
 WIDTH, HEIGHT = 8, 7
 """Size of a panel in units of Grafana's grid, which has 24 columns."""
@@ -138,20 +138,19 @@ def _databases(monitored: MonitoringScope) -> Iterator[Panel]:
 
 def _backups(monitored: MonitoringScope) -> Iterator[Panel]:
     selector = monitored.selector
-    if monitored.backed_up:
+    if monitored.backup_jobs:
+        run = "{{kind}}" if monitored.backup_jobs == (BACKUP,) else "{{job}} {{kind}}"
         # The metric is 0 until the first backup succeeds, so leave out 0.
         age = f"time() - ({selector('tiers_backup_last_success_timestamp_seconds')} > 0)"
-        yield Panel(title="Since the last that went well", lines={"{{kind}}": age}, unit="s")
+        yield Panel(title="Since the last that went well", lines={run: age}, unit="s")
         proven = {
             "it came back": selector("tiers_backup_verified"),
             "can be read": selector("tiers_backup_repository_readable"),
         }
         yield Panel(title="Last verification", lines=proven, unit="bool_yes_no", kind="stat")
         is_backup = 'kind=~"backup|full"'
-        yield Panel(title="Size", lines={"{{kind}}": selector("tiers_backup_last_size_bytes", is_backup)}, unit="bytes")
-        yield Panel(
-            title="How long it took", lines={"{{kind}}": selector("tiers_backup_last_duration_seconds")}, unit="s"
-        )
+        yield Panel(title="Size", lines={run: selector("tiers_backup_last_size_bytes", is_backup)}, unit="bytes")
+        yield Panel(title="How long it took", lines={run: selector("tiers_backup_last_duration_seconds")}, unit="s")
 
 
 def _cache(monitored: MonitoringScope) -> Iterator[Panel]:

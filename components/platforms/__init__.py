@@ -30,12 +30,13 @@ from .base import (
     Location,
     OneOff,
     SlotTarget,
+    VolumeRestore,
 )
 from .gateway import COOKIE, SLOT_HEADER, readiness
 from .inventory import locate_configured
 
 __all__ = ["COOKIE", "SHARED", "SLOT_HEADER", "Dependencies", "Deployer", "DeploysClusters", "DesiredState", "Inspector", "InspectsClusters",
-           "Inventory", "JobRun", "Line", "LiveObject", "Location", "OneOff", "SlotTarget", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_configured",
+           "Inventory", "JobRun", "Line", "LiveObject", "Location", "OneOff", "SlotTarget", "VolumeRestore", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_configured",
            "readiness"]  # fmt: skip
 
 DataResources = Mapping[str, tuple[str, Mapping[str, Any]]]

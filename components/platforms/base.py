@@ -247,6 +247,24 @@ class OneOff:
     """Function that gets the exit code of `attach`, and returns the exit code of the command."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class VolumeRestore:
+    """A store whose volumes a command of its backup workload replaces.
+
+    Example:
+        restore = VolumeRestore(store="mysql", workload="mysql-backup", folder="/volumes", ready_within=120)
+    """
+
+    store: str
+    """Name of the store, which is stopped during the command."""
+    workload: str
+    """Name of the backup workload, which mounts the volumes of the store read-only."""
+    folder: str
+    """Folder in the container of the backup workload, below which the volumes are mounted."""
+    ready_within: float
+    """Time limit in seconds for the store to become ready after its start."""
+
+
 class Deployer(Protocol):
     """Operations that deploy to a platform. An operation registers resources as children of `parent`.
 
@@ -590,6 +608,20 @@ class Inspector(Protocol):
 
         Raises:
             RunError: the workload does not exist, or the command exits with a code other than 0.
+        """
+        ...
+
+    def run_on_volumes(self, environment: Environment, restore: "VolumeRestore", command: Sequence[str]) -> str:
+        """Stop a store, run a command that may write to the volumes of the store, start the store again, and return the output.
+
+        Args:
+            environment: the environment.
+            restore: the store, and the backup workload whose settings the command's container gets.
+            command: the command to run, with arguments.
+
+        Raises:
+            RunError: the workload or the store does not exist, the command exits with a code other than 0, or the store does not
+                start again. The store is started in any case.
         """
         ...
 

@@ -87,6 +87,16 @@ def is_store(parent: str) -> bool:
     return _Address.parse(parent).type == services.type_token("", services.STORE.tier)
 
 
+def backup_workload(parent: str) -> str | None:
+    """Return the name of the backup workload that a resource belongs to, such as `mysql-backup`, or None.
+
+    Args:
+        parent: URN of the resource's parent component.
+    """
+    address = _Address.parse(parent)
+    return address.name if address.type == "tiers:backup:Backup" else None
+
+
 def owner(parent: str) -> str | None:
     """Return the name of the service that a resource belongs to, or None. The parent component determines the service.
 

@@ -12,19 +12,17 @@ from typing import Any
 
 from ..config import App, ConfigError, Environment
 from ..model import services
-from ..model.names import BACKUPS, MEMBER_DATA
+from ..model.names import MEMBER_DATA
 from ..model.services import DATABASE
 from ..model.workload import DatabaseCluster, Workload
 from ..release.checkpoint import Checkpoint, image_names
 from ..state import reader
 from ..state.store import Store, format_size
 from ..state.types import is_claim, is_database_cluster, is_namespace, is_volume
-from .data import holds_data, is_store, owner
+from .data import backup_workload, holds_data, is_store, owner
 
 FORCE = "data"
 """Value of TIERS_FORCE that allows the loss of data."""
-BACKUP = "environment.tiers.database.backup"
-"""Path of the backup settings in the configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +95,7 @@ def stored_data(checkpoint: Checkpoint) -> dict[str, Store]:
         "namespace" if is_namespace(entry.type) else entry.name: replace(
             _store(entry.type, entry.inputs, owner=owner(entry.parent), protected=entry.protect),
             of_store=is_store(entry.parent),
+            backup=backup_workload(entry.parent),
         )
         for entry in checkpoint.entries
         if holds_data(entry.urn, entry.labels)
@@ -169,11 +168,17 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     if tier:
         wrong = f"environment.tiers.{tier}.ha: with this value {name} is no longer used, and {deleted}"
         return Loss(wrong=wrong, fix="restore the former value, or move the data first", store=store)
-    if name == BACKUPS:
-        wrong = f"{BACKUP}.target: the target is no longer a volume, and {deleted}"
+    if store.backup:
+        wrong = f"{_backup_path(store.backup)}.target: the target is no longer a volume, and {deleted}"
         return Loss(wrong=wrong, fix="keep {volume: true} until these backups are no longer needed", store=store)
     wrong = f"app: no tier has the volume {name} any longer, and {deleted}"
     return Loss(wrong=wrong, fix=f"restore {name} in `volumes` of the tier that writes to this volume", store=store)
+
+
+def _backup_path(workload: str) -> str:
+    """Return the config path of the settings of a backup workload, such as `mysql-backup`."""
+    store = workload.removesuffix("backup").removesuffix("-")
+    return f"environment.tiers.{store or DATABASE.name}.backup"
 
 
 def _gone_from_store(name: str, store: Store, app: App) -> Loss:
@@ -196,7 +201,7 @@ def _moved(name: str, old: Store, new: Store) -> Loss:
 
 
 def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
-    path = f"{BACKUP}.target" if name == BACKUPS else f"environment.tiers.{old.tier}"
+    path = f"{_backup_path(old.backup)}.target" if old.backup else f"environment.tiers.{old.tier}"
     if old.address != new.address:
         setting = (
             "the name of the stack"

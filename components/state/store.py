@@ -25,6 +25,8 @@ class Store:
     """Service whose component registered the resource. None for backups, the namespace, and volumes of services in a slot."""
     of_store: bool = False
     """True if the owner is a store (`app.services`)."""
+    backup: str | None = None
+    """Name of the backup workload that stores backups in the resource, such as `backup` or `mysql-backup`; None for other data."""
     protected: bool = False
     """True if Pulumi refuses to delete the resource."""
 

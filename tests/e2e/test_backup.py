@@ -1,11 +1,15 @@
-"""Tests of backups and restores on both platforms: under load, after a lost volume, on a full disk, with a damaged repository."""
+"""Tests of backups and restores on both platforms: under load, after a lost volume, on a full disk, with a damaged repository.
+
+The tests of a store's backups run in file order, from the first deployment to the removal.
+"""
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,7 +19,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from .stack import SECRETS, DockerStack, Stack, create_board, deployment, eventually
+from .stack import SECRETS, ClusterStack, DockerStack, Stack, create_board, deployment, eventually
 
 KEY = "e2e-backup-key-41d7"
 SECRET_TEXT = "a zebra nobody else writes of"
@@ -273,3 +277,115 @@ def test_backups_on_kubernetes_run_by_schedule_and_by_command(tmp_path: Path) ->
         assert "  full  " in run_backup(stack, "list")
         assert "backups are taken and can be restored: last backup" in stack.run_ci("check")
         assert not set(stack.preview().changes) - {"unchanged"}
+
+
+# ---------------------------------------------------------------------- a store
+
+STORE: dict[str, Any] = {
+    "tier": "store", "image": "postgres:15-bookworm", "port": 5432, "alive": ["pg_isready", "-q", "-h", "127.0.0.1", "-U", "reports"],
+    "env": {"POSTGRES_USER": "reports", "PGDATA": "/var/lib/postgresql/data/pgdata"}, "volumes": {"report-data": "/var/lib/postgresql/data"},
+    "secret_env": {"POSTGRES_PASSWORD": "${secrets.report-password}"}, "writable": ["/tmp", "/var/run/postgresql"], "start_within": "120s",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
+def with_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Deploy the board with a store, whose volumes are backed up into a volume. The board's own database has no backups."""
+    stack = create_board(request.param, tmp_path_factory.mktemp("store-backup"), "e2e-store-backup")
+    stack.environment |= {"reload": False, "protect_data": False}
+    stack.app["services"] = {"reports": dict(STORE)}
+    stack.environment.setdefault("tiers", {})["reports"] = {"backup": {"target": {"volume": True}}}
+    for name, value in (("report-password", "e2e-report-1b7c"), ("backup-key", KEY)):
+        stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value, check=True)
+    with deployment(stack):
+        yield stack
+
+
+def query(stack: Stack, sql: str) -> str:
+    """Run a query in the store, and return its output."""
+    words = ("psql", "-U", "reports", "-qtAX", "-v", "ON_ERROR_STOP=1", "-c", sql)
+    return stack.run_ci("container", "reports", shlex.join(words)).strip()
+
+
+def back_up(stack: Stack, *words: str, check: bool = True) -> str:
+    return run_backup(stack, *words, "--service", "reports", check=check)
+
+
+def restore_store(stack: Stack, to: str) -> str:
+    return stack.run_ci("restore", to, "--service", "reports")
+
+
+def lose_the_volume(stack: Stack) -> None:
+    """Delete the store's volume with all its data, and create the store again without data."""
+    if isinstance(stack, ClusterStack):
+        stack.kubectl("scale", "statefulset/reports", "--replicas=0")
+        eventually(lambda: not stack.pods("reports"), 120)
+        # Kubernetes keeps a claim as long as a pod of a finished Job names it.
+        stack.kubectl("delete", "jobs", "--selector=app.kubernetes.io/component=reports-backup", "--cascade=foreground")
+        stack.kubectl("delete", "persistentvolumeclaim/report-data", "--wait=true")
+        stack.pulumi("refresh", "--yes", "--stack", stack.name, check=True)
+        stack.up()
+        return
+    assert isinstance(stack, DockerStack)
+    for name in ("reports-1", "reports-backup-1"):
+        stack.engine.containers.get(f"{stack.prefix}-{name}").remove(force=True)
+    stack.engine.volumes.get(f"{stack.prefix}-report-data").remove()
+    targets = ["--target", "**reports-1", "--target", "**reports-backup-1"]
+    stack.pulumi("refresh", "--yes", "--stack", stack.name, *targets, check=True)
+    stack.up()
+
+
+def test_second_update_of_a_stack_with_backups_of_a_store_changes_nothing(with_store: Stack) -> None:
+    assert set(with_store.up().changes) == {"unchanged"}
+
+
+def test_data_of_a_store_is_restored_after_its_volume_is_lost(with_store: Stack) -> None:
+    query(with_store, "create table totals as select i as orders from generate_series(1, 1000) i")
+    eventually(lambda: "saved" in back_up(with_store, "backup"), 300)
+    query(with_store, "insert into totals values (1001)")
+    lose_the_volume(with_store)
+    assert query(with_store, "select count(*) from pg_tables where tablename = 'totals'") == "0"
+    assert "restored" in restore_store(with_store, "latest")
+    assert query(with_store, "select count(*), sum(orders) from totals") == "1000|500500"
+    assert set(with_store.up().changes) == {"unchanged"}
+
+
+def test_restore_of_a_store_can_be_undone_by_its_own_backup(with_store: Stack) -> None:
+    query(with_store, "insert into totals values (5000)")
+    output = restore_store(with_store, "latest")
+    assert query(with_store, "select max(orders) from totals") == "1000"
+    replaced = output.split("the replaced files are backup ")[1].split()[0]
+    assert f"{replaced}  " in back_up(with_store, "list")
+    restore_store(with_store, replaced)
+    assert query(with_store, "select max(orders) from totals") == "5000"
+
+
+def test_backups_of_a_store_are_verified_checked_and_pruned(with_store: Stack) -> None:
+    assert "all its files can be read" in back_up(with_store, "verify")
+    assert "deleted 0 expired snapshots" in back_up(with_store, "prune")
+    assert "backups of reports are taken and can be read: last backup" in with_store.run_ci("check")
+    assert "environment.tiers.database.backup: stack" in run_backup(with_store, "list", check=False)
+
+
+def test_restore_of_a_missing_backup_leaves_the_store_running(with_store: Stack) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        restore_store(with_store, "2020-01-01T00:00:00Z")
+    assert "there is no backup 2020-01-01" in failed.value.stderr
+    assert query(with_store, "select max(orders) from totals") == "5000"
+
+
+def test_backup_container_of_a_store_can_not_write_to_the_volume(with_store: Stack) -> None:
+    if isinstance(with_store, ClusterStack):
+        [pod] = with_store.pods("reports-backup")
+        assert "/volumes/report-data" not in {mount.mount_path for mount in pod.spec.containers[0].volume_mounts}
+        return
+    assert isinstance(with_store, DockerStack)
+    container: Any = with_store.engine.containers.get(f"{with_store.prefix}-reports-backup-1")
+    code, output = container.exec_run(["touch", "/volumes/report-data/new"])
+    assert code and b"Read-only" in output
+
+
+def test_stack_with_backups_of_a_store_is_removed(with_store: Stack) -> None:
+    assert with_store.destroy().code == 0
+    assert isinstance(with_store, DockerStack | ClusterStack)
+    assert with_store.leftovers() == []

@@ -90,6 +90,17 @@ def test_command_gets_the_terminal(stack: Stack) -> None:
     assert b"is-a-terminal" in os.read(controller, 100_000)
 
 
+def test_status_lists_the_last_commands_without_their_arguments(stack: Stack) -> None:
+    stack.run_ci("one_off", "api", "echo hunter2 'a b'")
+    stack.run_ci("container", "database", "psql --version")
+    # An update keeps the entries, and they are in no checkpoint.
+    assert set(stack.up().changes) == {"unchanged"}
+    last = [line for line in stack.run_ci("status").splitlines() if line.startswith(("  run ", "  exec "))][:2]
+    assert last[0].split(None, 2)[2].startswith("database: psql, 1 arguments; by ")
+    assert last[1].split(None, 2)[2].startswith("api (blue): echo, 2 arguments; by ")
+    assert "hunter2" not in stack.pulumi("stack", "tag", "ls", "--json", "--stack", stack.name, check=True).text
+
+
 def test_no_request_of_users_reaches_the_container(stack: Stack) -> None:
     before = replicas(stack)
     command = start(stack, SERVE, stdout=subprocess.DEVNULL)

@@ -90,7 +90,7 @@ class TestConfiguration:
 
     def test_backup_of_the_cache_is_refused(self) -> None:
         settings = environment() | {"tiers": {"cache": {"backup": {"target": {"volume": True}}}}}
-        with pytest.raises(ConfigError, match=r"cache\.backup: only the database has this key"):
+        with pytest.raises(ConfigError, match=r"cache\.backup: only the database and stores have this key"):
             load_environment(settings, load_app(project()))
 
     def test_backup_of_volumes_is_refused_if_the_tiers_of_the_volumes_run_as_different_users(self) -> None:

@@ -164,7 +164,7 @@ STORED_NAMES: Mapping[type, Mapping[str, str | None]] = {
     Secret: {"plain": None, "pairable": None, "parts": None},
     Task: {"path": None},
     Volume: {"size": None, "storage_class": None, "access": None},
-    Workload: {"belongs_to": None, "path": None, "former": None},
+    Workload: {"belongs_to": None, "path": None, "former": None, "reads_store": None},
 }
 """Field → stored name, for fields whose stored name differs from the field's name. None: the field is not part of a release."""
 

@@ -106,6 +106,7 @@ def deployed_dev(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(logs.platforms, "inspector_at", lambda location: inspector)
     monkeypatch.setattr(container.platforms, "inspector", lambda *where: inspector)
     monkeypatch.setattr(container.process, "exec_command", commands.append)
+    monkeypatch.setattr(container.command_journal, "record", lambda stack, entry: None)
     return commands
 
 

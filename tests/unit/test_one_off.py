@@ -363,6 +363,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(one_off.platforms, "inspector", lambda *where: SimpleNamespace(one_off=create))
     monkeypatch.setattr(one_off.process, "undo_when_stopped", lambda name: None)
     monkeypatch.setattr(one_off.process, "attach", attach)
+    monkeypatch.setattr(
+        one_off.command_journal, "record", lambda stack, entry: recorded.append((stack, entry.target, entry.service))
+    )
     return recorded
 
 
@@ -370,14 +373,19 @@ def test_make_run_names_release_and_slot_and_returns_the_exit_code_of_the_comman
     calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert one_off.run("dev", "api", "echo '$HOME; ls' \"a b\"") == 7
-    assert calls == [("api", "blue", ["echo", "$HOME; ls", "a b"], False), ("attach",), ("removed",)]
+    assert calls == [
+        ("dev", "run", "api"),
+        ("api", "blue", ["echo", "$HOME; ls", "a b"], False),
+        ("attach",),
+        ("removed",),
+    ]
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "  board-1: release 1.0.0-abc of api in slot blue\n")
 
 
 def test_make_run_with_slot_idle_uses_the_idle_slot(calls: list[tuple[Any, ...]]) -> None:
     one_off.run("dev", "api", "date", "idle")
-    assert calls[0][:2] == ("api", "green")
+    assert calls[1][:2] == ("api", "green")
 
 
 @pytest.mark.parametrize(

@@ -460,7 +460,7 @@ def test_invalid_store_is_refused_with_its_path_and_the_fix(services: dict[str, 
         ({"env": {"A": "1"}}, r"environment\.tiers\.x\.env: .*move them to app\.services\.x\.env"),
         ({"external": {"host": "db.example.com"}}, r"environment\.tiers\.x\.external: a store can't be external"),
         ({"storage": "1Gi"}, r"environment\.tiers\.x\.storage: x has no volumes; remove storage"),
-        ({"backup": {"target": {"volume": True}}}, r"environment\.tiers\.x\.backup: only the database has this key"),
+        ({"backup": {"target": {"volume": True}}}, r"environment\.tiers\.x\.backup: x has no volumes; remove backup"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )

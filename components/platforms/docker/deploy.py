@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 import pulumi_docker as docker
-from pulumi import CustomResource, Output, Resource, ResourceOptions
+from pulumi import CustomResource, Input, Output, Resource, ResourceOptions
 
 from ...context import Context
 from ...model import names, services
-from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, ScheduledCommand, Task, Workload
+from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, ScheduledCommand, Task, Volume, Workload
 from ...release.checkpoint import LABEL_ATTEMPT, Entry
 from ...release.planner import Slot
 from ...state.docker import VOLUME
@@ -48,11 +48,10 @@ class DockerDeployer(GatewayOperations, JobOperations, MonitoringOperations):
     def deploy_stateful(
         self, parent: Resource, workload: Workload, provisioned: Mapping[str, Resource]
     ) -> Sequence[Resource]:
-        tiers, holds_data = self.foundation.volumes, services.holds_data(workload.tier)
         volumes = [
             docker.ContainerVolumeArgs(
                 container_path=volume.path,
-                volume_name=(tiers.get(volume.name) or self._volume(parent, volume.name, holds_data=holds_data)).name,
+                volume_name=self._volume_name(parent, workload, volume),
                 read_only=volume.read_only or None,
             )
             for volume in workload.volumes
@@ -67,6 +66,14 @@ class DockerDeployer(GatewayOperations, JobOperations, MonitoringOperations):
             volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
         replica = Replica(name=f"{workload.tier}-1", alias=workload.tier, volumes=volumes)
         return [self._container(parent, workload, replica, provisioned, after)]
+
+    def _volume_name(self, parent: Resource, workload: Workload, volume: Volume) -> Input[str]:
+        """Return the name of a volume on the engine. Register the volume, unless the foundation or a store has it."""
+        if volume.name in self.foundation.volumes:
+            return self.foundation.volumes[volume.name].name
+        if workload.reads_store and volume.read_only:
+            return f"{self.prefix}-{volume.name}"
+        return self._volume(parent, volume.name, holds_data=services.holds_data(workload.tier)).name
 
     def deploy_scheduled(
         self,

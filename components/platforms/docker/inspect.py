@@ -19,7 +19,7 @@ from ...model.workload import Route, Zone
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
 from ...release.planner import Slot
-from ..base import ONCE_WITHIN, Inventory, JobRun, Line, Location, OneOff
+from ..base import ONCE_WITHIN, Inventory, JobRun, Line, Location, OneOff, VolumeRestore
 from ..process import listening_ports, toolbox_program
 from . import gateway_repair, haproxy, isolation, job_runner, one_off, prometheus
 from .client import connect, is_local, output_of, read_files, sdk
@@ -190,6 +190,26 @@ class DockerInspector:
         container = self._running(tier, slot, within)[0]
         code, output = container.exec_run([*_export_of(container), *command])
         return _output_or_error(command, code, output.decode(errors="replace").strip())
+
+    def run_on_volumes(self, environment: Environment, restore: VolumeRestore, command: Sequence[str]) -> str:
+        source = self._running(restore.workload, None, ONCE_WITHIN)[0]
+        instances = self._list_containers(all=True, within=ONCE_WITHIN, role="tier", tier=restore.store)
+        if not instances:
+            raise RunError(f"{restore.store} has no container; create it with `make up`")
+        try:
+            for instance in instances:
+                # Without a time limit the engine waits as long as the container's own setting says.
+                instance.stop()
+            output = one_off.run_to_end(self.location.host, source, command, writable=restore.folder)
+        finally:
+            for instance in instances:
+                instance.start()
+        if unhealthy := self.wait_healthy([f"container {instance.id}" for instance in instances], restore.ready_within):
+            states = ", ".join(unhealthy.values())
+            raise RunError(
+                f"{restore.store} has started again, but is {states}; read `make logs SERVICE={restore.store}`"
+            )
+        return output
 
     def run_with_input(self, workload: str, command: Sequence[str], line: str) -> str:
         container = self._running(workload, None, ONCE_WITHIN)[0]

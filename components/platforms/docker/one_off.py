@@ -8,7 +8,7 @@ from typing import Any
 from pulumi import RunError
 
 from ...model.names import LABEL_RELEASE, LABEL_ROLE
-from ..base import STOP_WITHIN, OneOff
+from ..base import ONCE_WITHIN, STOP_WITHIN, OneOff
 from .client import connect, sdk
 
 _COPIED = ("Entrypoint", "Env", "User", "WorkingDir")
@@ -51,6 +51,46 @@ def settings(attributes: Mapping[str, Any], command: Sequence[str], *, terminal:
     }
 
 
+def run_to_end(host: str, source: Any, command: Sequence[str], *, writable: str) -> str:
+    """Run a command with the settings of the container `source`, and return its output. Remove the container afterwards.
+
+    Args:
+        host: address of the engine.
+        source: running container of a workload.
+        command: the command, with arguments.
+        writable: folder below which the container may write to the volumes that `source` mounts read-only.
+
+    Raises:
+        RunError: the command ended with an exit code other than 0.
+    """
+    api, attributes = connect(host, within=ONCE_WITHIN).api, source.attrs
+    created = with_writable_volumes(settings(attributes, command, terminal=False), writable)
+    # The log of a container that the engine removes at its end can't be read.
+    created["HostConfig"] |= {"AutoRemove": False}
+    identity = api.create_container_from_config(created, _run_name(source))["Id"]
+    try:
+        for network in networks_of(attributes)[1:]:
+            api.connect_container_to_network(identity, network)
+        api.start(identity)
+        code = api.wait(identity)["StatusCode"]
+        output = api.logs(identity).decode(errors="replace").strip()
+    finally:
+        _remove(api, identity)
+    if code:
+        raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {output[-500:] or 'it printed nothing'}")
+    return output
+
+
+def with_writable_volumes(container: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return the settings of a container in which the volumes below a folder are writable."""
+    host: Mapping[str, Any] = container["HostConfig"]
+    binds = [
+        bind.removesuffix(":ro") if bind.split(":")[1].startswith(f"{folder}/") else bind
+        for bind in host.get("Binds") or ()
+    ]
+    return {**container, "HostConfig": {**host, "Binds": binds}}
+
+
 def networks_of(attributes: Mapping[str, Any]) -> list[str]:
     """Return the names of a container's networks."""
     return sorted(attributes["NetworkSettings"]["Networks"])
@@ -70,7 +110,7 @@ def created(host: str, source: Any, command: Sequence[str], *, terminal: bool) -
     """
     # Creation copies no file, but a busy engine answers slowly.
     api = connect(host, within=60).api
-    name = f"{source.name.rpartition('-')[0]}-run-{token_hex(3)}"
+    name = _run_name(source)
     attributes = source.attrs
     identity = api.create_container_from_config(settings(attributes, command, terminal=terminal), name)["Id"]
     try:
@@ -85,6 +125,10 @@ def created(host: str, source: Any, command: Sequence[str], *, terminal: bool) -
         )
     finally:
         _remove(api, identity)
+
+
+def _run_name(source: Any) -> str:
+    return f"{source.name.rpartition('-')[0]}-run-{token_hex(3)}"
 
 
 def _exit_code(api: Any, identity: str, name: str, code: int) -> int:

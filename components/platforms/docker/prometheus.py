@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ...config import Listening
 from ...config.files import as_json as yaml
 from ...model.workload import Image, Probe, Resources, Workload, Zone
-from ...observability.alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, rule_file
+from ...observability.alerts import BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, rule_file
 from ...release.planner import Slot
 from . import haproxy
 
@@ -62,7 +62,7 @@ def _configuration(monitored: MonitoringScope) -> dict[str, Any]:
     interval = f"{monitored.settings.interval * 1000:.0f}ms"
     jobs = [_tier_job(tier, settings) for tier, settings in monitored.app.measured.items()]
     jobs += [_static_job(tier, f"{tier}-exporter:{exporter.port}") for tier, exporter in monitored.exporters.items()]
-    jobs += [_static_job(BACKUP, f"{BACKUP}:{BACKUP_PORT}") | _BACKUP_INTERVALS] if monitored.backed_up else []
+    jobs += [_static_job(name, f"{name}:{BACKUP_PORT}") | _BACKUP_INTERVALS for name in monitored.backup_jobs]
     jobs += [
         _static_job("gateway", f"gateway:{haproxy.METRICS_PORT}"),
         _static_job(NAME, f"localhost:{PORT}"),

@@ -30,8 +30,8 @@ from ...model.workload import DatabaseCluster, Route
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
 from ...release.planner import Slot
-from ..base import ONCE_WITHIN, Inventory, JobRun, Line, Location, OneOff
-from . import barman, cnpg, isolation, jobs, kubeconfig, one_off, operated, pod_exec, recovery
+from ..base import ONCE_WITHIN, Inventory, JobRun, Line, Location, OneOff, VolumeRestore
+from . import barman, cnpg, isolation, jobs, kubeconfig, one_off, operated, pod_exec, recovery, stopped
 from .access import HOLD_DATA, KINDS
 from .client import apps, connect, core, custom, dynamic, sdk
 from .errors import label_selector
@@ -184,6 +184,11 @@ class KubernetesInspector:
     def run_once(self, environment: Environment, workload: str, name: str, command: Sequence[str]) -> str:
         within = environment.cluster.schedule_within
         return jobs.run_once(self.location.context, self.location.namespace, f"{workload}-{name}", command, within)
+
+    def run_on_volumes(self, environment: Environment, restore: VolumeRestore, command: Sequence[str]) -> str:
+        context, namespace, within = self.location.context, self.location.namespace, environment.cluster.schedule_within
+        with stopped.stopped(self.location, restore.store, restore.ready_within + within):
+            return jobs.run_once(context, namespace, f"{restore.workload}-backup", command, within, restore)
 
     def command_in(self, tier: str, slot: Slot | None, command: Sequence[str], *, terminal: bool) -> list[str]:
         pod, container = pod_exec.find(self._pods(_labels_of(tier, slot)))

@@ -8,7 +8,7 @@ from typing import Any
 from pulumi import RunError
 
 from ...model.names import JOB, LABEL_NAME, LABEL_RELEASE
-from ..base import ONCE_WITHIN, JobRun
+from ..base import ONCE_WITHIN, JobRun, VolumeRestore
 from .client import connect, core, sdk
 from .errors import evidence
 from .expansion import literals
@@ -20,7 +20,14 @@ START_FACTOR = 3
 """Factor for Jobs that a person starts: the pod must start within `START_FACTOR` times `schedule_within`."""
 
 
-def run_once(context: str, namespace: str, name: str, command: Sequence[str], schedule_within: float) -> str:
+def run_once(
+    context: str,
+    namespace: str,
+    name: str,
+    command: Sequence[str],
+    schedule_within: float,
+    restore: VolumeRestore | None = None,
+) -> str:
     """Run a command in a Job with the pod template of a CronJob, and return the command's output.
 
     Kubernetes deletes the Job and its log ten minutes after the Job's end.
@@ -31,6 +38,7 @@ def run_once(context: str, namespace: str, name: str, command: Sequence[str], sc
         name: name of the CronJob.
         command: the command, with arguments.
         schedule_within: usual time limit in seconds for a pod to start (`environment.kubernetes.schedule_within`).
+        restore: the stopped store to whose volumes the command may write; None for no such store.
 
     Raises:
         RunError: the CronJob does not exist, no pod of the Job starts, or the command exits with a code other than 0.
@@ -40,7 +48,7 @@ def run_once(context: str, namespace: str, name: str, command: Sequence[str], sc
         parent = batch.read_namespaced_cron_job(name, namespace)
     except sdk().client.ApiException as error:
         raise RunError(f"there is no CronJob {name} in {namespace} ({error.reason}); run `make up` first") from None
-    created = batch.create_namespaced_job(namespace, manual_job(parent, command, f"{name}-{int(time.time())}"))
+    created = batch.create_namespaced_job(namespace, manual_job(parent, command, f"{name}-{int(time.time())}", restore))
     job, api = created.metadata.name, core(context)
     if not wait_for_start(api, namespace, job, START_FACTOR * schedule_within):
         why = evidence_of(api, namespace, job)
@@ -125,15 +133,18 @@ def pod_log(api: Any, pod: Any) -> str:
         return f"(the log of {pod.metadata.name} can't be read: {error.reason})"
 
 
-def manual_job(parent: Any, command: Sequence[str], name: str) -> Any:
+def manual_job(parent: Any, command: Sequence[str], name: str, restore: VolumeRestore | None = None) -> Any:
     """Return a Job that runs `command` with the pod template of the CronJob `parent`.
 
-    The CronJob owns the Job, so Kubernetes deletes both together.
+    The CronJob owns the Job, so Kubernetes deletes both together. A Job of a restore may write to the volumes of the store, and does not wait
+    for the node of the store, which has no pod during the restore.
     """
     kubernetes = sdk()
     spec = parent.spec.job_template.spec
     [container] = spec.template.spec.containers
     container.command = literals(command, {variable.name for variable in container.env or ()})
+    if restore:
+        _open_volumes(spec.template.spec, restore)
     spec.ttl_seconds_after_finished = 600
     owner = kubernetes.client.V1OwnerReference(
         api_version="batch/v1", kind="CronJob", name=parent.metadata.name, uid=parent.metadata.uid
@@ -142,3 +153,20 @@ def manual_job(parent: Any, command: Sequence[str], name: str) -> Any:
         name=name, labels=parent.spec.job_template.metadata.labels, owner_references=[owner]
     )
     return kubernetes.client.V1Job(metadata=metadata, spec=spec)
+
+
+def _open_volumes(pod: Any, restore: VolumeRestore) -> None:
+    """Make the mounts of a store's volumes writable. Require the node of the backup workload instead of the store's node.
+
+    Without a volume for the backups the node is free, because no other pod mounts a volume of this pod.
+    """
+    mounts: list[Any] = pod.containers[0].volume_mounts
+    claims = {volume.name for volume in pod.volumes if volume.persistent_volume_claim}
+    of_store = [mount for mount in mounts if mount.mount_path.startswith(f"{restore.folder}/")]
+    for mount in of_store:
+        mount.read_only = None
+    if claims - {mount.name for mount in of_store}:
+        [term] = pod.affinity.pod_affinity.required_during_scheduling_ignored_during_execution
+        term.label_selector.match_labels[LABEL_NAME] = restore.workload
+    else:
+        pod.affinity = None

@@ -83,6 +83,9 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
     member_label = {LABEL_MEMBER: member} if member else {}
     labels = scope.labels(workload.tier, "tier") | member_label
     template: Manifest = {"metadata": {"labels": labels, "annotations": secret_versions(workload)}, "spec": spec}
+    if workload.reads_store and workload.volumes:
+        # The pods of the scheduled commands mount the volumes of this pod and of the store, so both must be on one node.
+        template["spec"] = spec | _same_node(scope, workload.reads_store)
     content = content_digest(template)
     template["metadata"]["labels"] = labels | need_labels(scope, workload, None) | {names.LABEL_CONTENT: content}
     manifest = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
@@ -225,13 +228,11 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
     labels = scope.labels(name, "task", tier=workload.tier)
     manifest = scope.object("batch/v1", "CronJob", name, labels)
     bounded = spec | {"activeDeadlineSeconds": round(command.timeout), "restartPolicy": "Never"}
-    if any(not volume.read_only for volume in workload.volumes):
-        # Run on the node of the workload's pod, because only one node can mount the workload's volume.
-        same_node = {
-            "labelSelector": {"matchLabels": selector(scope, workload, None)},
-            "topologyKey": "kubernetes.io/hostname",
-        }
-        bounded["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same_node]}}
+    # Run on the node of the pod that mounts the same volumes, because only one node can mount them. Two requirements can't be combined: the
+    # scheduler looks for one pod that meets both. The workload's own pod is on the node of the store, too (`stateful_set`).
+    writes = any(not volume.read_only for volume in workload.volumes)
+    if owner := workload.reads_store or (workload.tier if writes else ""):
+        bounded |= _same_node(scope, owner)
     pods = {"metadata": {"labels": labels | need_labels(scope, workload, None)}, "spec": bounded}
     manifest["spec"] = {
         "schedule": command.schedule,
@@ -267,6 +268,15 @@ def scheduled_job(scope: Scope, workload: Workload, job: ScheduledJob, target: S
         "jobTemplate": {"metadata": {"labels": labels}, "spec": {"backoffLimit": job.retries, "template": pods}},
     }
     return manifest
+
+
+def _same_node(scope: Scope, workload: str) -> Manifest:
+    """Return the field of a pod spec that requires the node on which the pod of a workload runs."""
+    term = {
+        "labelSelector": {"matchLabels": {names.LABEL_NAME: workload, names.LABEL_INSTANCE: scope.instance}},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
 
 
 def scripts(scope: Scope, workload: Workload) -> Manifest:

@@ -14,7 +14,7 @@ from pulumi import Input
 
 from ...model.names import DATABASE_CLUSTER, LABEL_DASHBOARD, LABEL_NEEDS
 from ...model.workload import Workload
-from ...observability.alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, rule_file
+from ...observability.alerts import BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, rule_file
 from ...observability.dashboard import dashboard
 from ...release.checkpoint import LABEL_ROLE
 from .objects import Manifest, Scope, selector
@@ -50,12 +50,12 @@ def monitors(scope: Scope, monitored: MonitoringScope, exporters: Mapping[str, W
         for tier, service in monitored.app.measured.items()
     ]
     tiers += [_monitor(scope, monitored, tier, exporter.tier, "/metrics") for tier, exporter in exporters.items()]
-    tiers += [_backup(scope, monitored)] if monitored.backed_up else []
+    tiers += [_backup(scope, monitored, name) for name in monitored.backup_jobs]
     return tiers + ([_instances(scope, monitored)] if monitored.replicated else [])
 
 
-def _backup(scope: Scope, monitored: MonitoringScope) -> Manifest:
-    manifest = _monitor(scope, monitored, BACKUP, BACKUP, "/metrics")
+def _backup(scope: Scope, monitored: MonitoringScope, name: str) -> Manifest:
+    manifest = _monitor(scope, monitored, name, name, "/metrics")
     manifest["spec"]["endpoints"][0] |= {"interval": BACKUP_INTERVAL, "scrapeTimeout": BACKUP_TIMEOUT}
     return manifest
 
@@ -134,7 +134,7 @@ def policies(scope: Scope, monitored: MonitoringScope, exporters: Mapping[str, W
     """Return the network policies that allow the cluster's Prometheus to connect to each metrics port."""
     ports = {str(tier): service.port for tier, service in monitored.app.measured.items()}
     ports |= {exporter.tier: exporter.port or 0 for exporter in exporters.values()}
-    ports |= {BACKUP: BACKUP_PORT} if monitored.backed_up else {}
+    ports |= dict.fromkeys(monitored.backup_jobs, BACKUP_PORT)
     targets = {
         name: ({"app.kubernetes.io/name": name, "app.kubernetes.io/instance": scope.instance}, port)
         for name, port in ports.items()

@@ -140,9 +140,12 @@ class StatefulOperations(SecretOperations):
         commands: Sequence[ScheduledCommand],
         provisioned: Mapping[str, Resource],
     ) -> Sequence[Resource]:
-        resources = self.deploy_stateful(parent, workload, provisioned)
+        # Only one node can mount the volumes of a store. A pod that always mounted them would keep the store from moving to another node.
+        own = tuple(volume for volume in workload.volumes if not (workload.reads_store and volume.read_only))
+        resources = self.deploy_stateful(parent, replace(workload, volumes=own), provisioned)
         for command in commands:
-            manifest = manifests.cron_job(self.scope, workload, command, self._pod(workload, None, command))
+            mounting = workload if command.reads_volumes else replace(workload, volumes=own, reads_store="")
+            manifest = manifests.cron_job(self.scope, mounting, command, self._pod(mounting, None, command))
             self.object(parent, manifest, [*resources, *provisioned.values()])
         return resources
 

@@ -1,9 +1,12 @@
-"""Backups of one database and of the services' volumes: `backup COMMAND`. All settings are environment variables.
+"""Backups of one database and of the services' volumes, or of the volumes of a store: `backup COMMAND`.
+
+All settings are environment variables. Without DATABASE_NAME the program backs up the volumes of a store.
 
 Database: DATABASE_HOST (or DATABASE_DIRECT_HOST), DATABASE_PORT, DATABASE_NAME, DATABASE_USER, DATABASE_PASSWORD_FILE.
 Repository: RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE; for S3 also BACKUP_S3_ACCESS_KEY_FILE, BACKUP_S3_SECRET_KEY_FILE.
 Schedule: BACKUP_TIMES (JSON: cron expression of each kind of run), BACKUP_RETENTION (days), BACKUP_WITHIN (time limit of a run in
 seconds), BACKUP_ROOM (size of the database's volume in bytes, if known).
+Store: BACKUP_LIVE (`yes` to accept copies of files that change during the copy).
 """
 
 import argparse
@@ -13,13 +16,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from . import postgres, repository
+from . import postgres, repository, volumes
 from .repository import BackupError, Run
 
 SCRATCH_DATABASE = "backup_verification"
@@ -33,18 +36,30 @@ CREDENTIAL_VARIABLES = {
 
 
 def backup(kind: str) -> None:
-    """Save the database.
+    """Save the database, or the volumes of a store.
 
     Args:
         kind: `backup`, or `full` to save the services' volumes too.
     """
+    _record_run(kind, lambda: [*_save(kind)])
+
+
+def _save(kind: str) -> Generator[tuple[str, int]]:
+    """Save the data of a run. Yield the id and the size of each snapshot."""
+    if not _has_database():
+        yield volumes.save(live=os.environ.get("BACKUP_LIVE") == "yes")
+        return
+    yield repository.save(repository.DATABASE, postgres.dump())
+    if kind == "full" and Path("/", repository.VOLUMES).is_dir():
+        yield repository.save_folder(repository.VOLUMES)
+
+
+def _record_run(kind: str, save: Callable[[], list[tuple[str, int]]]) -> str:
+    """Save data and write the record of the run. Return the id of the first snapshot."""
     started = time.monotonic()
-    saved: list[tuple[str, int]] = []
     repository.begin()
     try:
-        saved.append(repository.save(repository.DATABASE, postgres.dump()))
-        if kind == "full" and Path("/", repository.VOLUMES).is_dir():
-            saved.append(repository.save_folder(repository.VOLUMES))
+        saved = save()
     except BackupError:
         _record_failure(kind, started)
         raise
@@ -55,25 +70,50 @@ def backup(kind: str) -> None:
     )
     repository.record(kind, ok=True, snapshots=ids, size=size, seconds=seconds)
     print(f"backup: saved {ids[0]} ({kind}, {_size(size)}) in {seconds:.1f} s")
+    return ids[0]
+
+
+def _has_database() -> bool:
+    return "DATABASE_NAME" in os.environ
 
 
 def verify() -> None:
-    """Read the whole repository. Then restore the last backup into a scratch database, compare the two, and drop the database."""
+    """Read the whole repository. Then restore the last backup of a database into a scratch database, compare the two, and drop the
+    database."""
     started = time.monotonic()
     try:
         repository.check()
         last = repository.select_backup(_history(), "latest")
-        with repository.read(last.snapshots[0], repository.DATABASE) as stream:
-            header = postgres.load(stream, SCRATCH_DATABASE)
-        postgres.drop(SCRATCH_DATABASE)
+        result = _compare(last) if _has_database() else "all its files can be read"
     except BackupError:
         _record_failure("verify", started)
         raise
     snapshot_id, seconds = last.snapshots[0], time.monotonic() - started
     repository.record("verify", ok=True, snapshots=[snapshot_id], size=last.size, seconds=seconds)
-    print(
-        f"backup: verified {snapshot_id} of {_timestamp(last)} in {seconds:.1f} s: {_rows(header)} are equal to the backup"
-    )
+    print(f"backup: verified {snapshot_id} of {_timestamp(last)} in {seconds:.1f} s: {result}")
+
+
+def _compare(run: Run) -> str:
+    """Restore a backup into a scratch database, compare the two, drop the database, and return the result as text."""
+    with repository.read(run.snapshots[0], repository.DATABASE) as stream:
+        header = postgres.load(stream, SCRATCH_DATABASE)
+    postgres.drop(SCRATCH_DATABASE)
+    return f"{_rows(header)} are equal to the backup"
+
+
+def restore_volumes(selector: str) -> None:
+    """Replace the content of a store's volumes by a backup. Save the present content before, so the restore can be undone.
+
+    Args:
+        selector: backup to restore (see `repository.select_backup`).
+    """
+    run = repository.select_backup(_history(), selector)
+    undo = ""
+    if not volumes.is_empty():
+        replaced = _record_run(repository.REPLACED, lambda: [volumes.save(live=False)])
+        undo = f"; the replaced files are backup {replaced}"
+    files = volumes.restore(run.snapshots[0])
+    print(f"backup: restored {files} files of {run.snapshots[0]} of {_timestamp(run)}{undo}")
 
 
 def dump() -> None:
@@ -142,14 +182,14 @@ def prune(days: int) -> None:
 
 
 def list_backups() -> None:
-    """Print the backups, the oldest first. Each line begins with the id of the database's snapshot.
+    """Print the backups, the oldest first. Each line begins with the id of the snapshot of the database, or of a store's volumes.
 
     The line of a full backup ends with the id of the volumes' snapshot.
     """
-    for run in repository.backups(_history()):
-        volumes = "".join(f"  volumes {snapshot_id}" for snapshot_id in run.snapshots[1:])
+    for run in repository.saved(_history()):
+        further = "".join(f"  volumes {snapshot_id}" for snapshot_id in run.snapshots[1:])
         print(
-            f"{run.snapshots[0]}  {_timestamp(run)}  {run.kind:<6}  {_size(run.size):>10}  {run.seconds:.1f} s{volumes}"
+            f"{run.snapshots[0]}  {_timestamp(run)}  {run.kind:<6}  {_size(run.size):>10}  {run.seconds:.1f} s{further}"
         )
 
 
@@ -229,6 +269,8 @@ def _arguments() -> argparse.Namespace:
     serve_parser.add_argument(
         "schedules", nargs="*", help="KIND=CRON: runs to start, if the platform does not start them"
     )
+    restore_volumes_parser = commands.add_parser("restore-volumes")
+    restore_volumes_parser.add_argument("--snapshot", default="latest", help="latest, verified, an id, or a time")
     restore_parser = commands.add_parser("restore")
     restore_parser.add_argument(
         "--snapshot", default="latest", help="latest, verified, an id, a time, or - for standard input"
@@ -269,12 +311,15 @@ def main() -> None:
         serve.serve(dict(word.split("=", 1) for word in arguments.schedules))
         return
     _set_time_limit()
-    postgres.write_credentials()
+    if _has_database():
+        postgres.write_credentials()
     if arguments.command in repository.BACKUP_KINDS:
         backup(arguments.command)
     elif arguments.command == "restore":
         with source_from_stdin() if arguments.source_from_stdin else nullcontext(arguments.sql) as sql_files:
             restore(arguments.snapshot, arguments.into, sql_files)
+    elif arguments.command == "restore-volumes":
+        restore_volumes(arguments.snapshot)
     elif arguments.command == "prune":
         prune(int(os.environ["BACKUP_RETENTION"]))
     else:

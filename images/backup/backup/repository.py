@@ -21,11 +21,18 @@ from pathlib import Path
 from typing import Any
 
 DATABASE, VOLUMES = "database", "volumes"
-"""Names of the saved data: the dump of the database, and the folder `/volumes`, where the services' volumes are mounted."""
+"""Names of the saved data: the dump of the database, and the folder `/volumes`, where the volumes of services or of a store are
+mounted."""
 RECORD = "record"
 """Tag of the snapshots that are records of runs."""
 BACKUP_KINDS = ("backup", "full")
 """Kinds of runs that create a backup."""
+REPLACED = "replaced"
+"""Kind of a run that saves the volumes of a store before a restore replaces them. `latest` and times don't select such a run."""
+SAVED_KINDS = (*BACKUP_KINDS, REPLACED)
+"""Kinds of runs that save data. This data is kept as long as the record of its run."""
+INCOMPLETE = 3
+"""Exit code of `restic backup` if it created a snapshot without the files that it could not read."""
 LOCK_TIMEOUT = 600
 """Seconds to wait until another process unlocks the repository."""
 UNRECORDED_RETENTION = timedelta(days=1)
@@ -57,13 +64,13 @@ class Run:
     id: str
     """Id of the record."""
     kind: str
-    """`begin` (the repository was created), `backup`, `full`, `verify` or `prune`."""
+    """`begin` (the repository was created), `backup`, `full`, `replaced`, `verify` or `prune`."""
     time: datetime
     """Time of the record, which is the end of the run."""
     ok: bool
     """True if the run succeeded."""
     snapshots: tuple[str, ...] = ()
-    """Ids of the snapshots that the run saved or verified. The first id is the snapshot of the database."""
+    """Ids of the snapshots that the run saved or verified. The first id is the snapshot of the database or of a store's volumes."""
     size: int = 0
     """Size of the saved data in bytes."""
     seconds: float = 0
@@ -93,6 +100,11 @@ def backups(history: Iterable[Run]) -> list[Run]:
     return [run for run in history if run.ok and run.kind in BACKUP_KINDS]
 
 
+def saved(history: Iterable[Run]) -> list[Run]:
+    """Return the successful runs that saved data, in the order of `history`."""
+    return [run for run in history if run.ok and run.kind in SAVED_KINDS]
+
+
 def select_backup(history: Sequence[Run], selector: str) -> Run:
     """Return the backup that a selector names. If several backups match, return the last one.
 
@@ -110,7 +122,10 @@ def select_backup(history: Sequence[Run], selector: str) -> Run:
         matches = [run for run in matches if run.snapshots[0] in verified]
     elif selector != "latest":
         moment = _parse_selector_time(selector)
-        matches = [run for run in matches if (run.time <= moment if moment else run.snapshots[0].startswith(selector))]
+        candidates = matches if moment else saved(history)
+        matches = [
+            run for run in candidates if (run.time <= moment if moment else run.snapshots[0].startswith(selector))
+        ]
     if not matches:
         raise BackupError(f"there is no backup {selector}; choose one that `make backups` lists")
     return matches[-1]
@@ -134,7 +149,7 @@ def expired_ids(snapshots: Collection[Snapshot], retention: timedelta, now: date
     history = runs(snapshots)
     last_times = {run.kind: run.time for run in history if run.ok and run.time <= now}
     expired = {run.id for run in history if run.kind in last_times and run.time < last_times[run.kind] - retention}
-    backup_runs = [run for run in history if run.kind in BACKUP_KINDS]
+    backup_runs = [run for run in history if run.kind in SAVED_KINDS]
     recorded = {snapshot for run in backup_runs for snapshot in run.snapshots}
     retained = {snapshot for run in backup_runs if run.id not in expired for snapshot in run.snapshots}
     expired_data = {
@@ -225,6 +240,24 @@ def save_folder(name: str) -> tuple[str, int]:
     """
     result = _restic("backup", f"/{name}", "--json", "--quiet", allow_failure=True)
     return _saved_snapshot(result.returncode, result.stdout, result.stderr)
+
+
+def save_changing_folder(name: str) -> tuple[tuple[str, int], str]:
+    """Save the folder `/name`, in which files may change or disappear during the copy.
+
+    Returns:
+        The id of the snapshot with the number of saved bytes, and the error about files that could not be read, or an empty text.
+
+    Raises:
+        BackupError: restic failed, or could not read a file that still exists.
+    """
+    result = _restic("backup", f"/{name}", "--json", "--quiet", allow_failure=True)
+    if result.returncode != INCOMPLETE:
+        return _saved_snapshot(result.returncode, result.stdout, result.stderr), ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    if not all("no such file" in line for line in errors):
+        raise BackupError(f"the data can't be saved: {reason(result.stderr)}")
+    return _saved_snapshot(0, result.stdout, result.stderr), reason(result.stderr)
 
 
 @contextmanager

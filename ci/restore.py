@@ -119,7 +119,7 @@ def refresh_problem(app: App, environment: Environment, stack: str, source: str)
 
 
 def parse_time(to: str) -> datetime | None:
-    """Parse a time and return it in UTC. A time without a zone counts as UTC. Return None for `latest` and the id of a backup."""
+    """Parse a time and return it in UTC. A time without a zone counts as UTC. Return None if the text is `latest` or the id of a backup."""
     try:
         moment = datetime.fromisoformat(to) if "-" in to else None
     except ValueError:

@@ -212,7 +212,7 @@ def external_service(tier: str, environment: Environment) -> ExternalService | N
 def zones(settings: ServiceSettings, description: Description) -> tuple[Zone, ...]:
     """Return the network zones that a service joins.
 
-    A service joins EDGE if it answers HTTP requests or needs another service of its slot, such as the api. A service joins DATA
+    A service joins EDGE if it answers HTTP requests, or if it needs a service that does, such as the api. A service joins DATA
     if it needs a data service that the program deploys. A service joins OUTSIDE if it has `egress` or needs an external data
     service.
     """

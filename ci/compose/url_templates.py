@@ -126,7 +126,7 @@ def _parse(value: str) -> _Url | None:
 
 
 def _with_encoded_password(value: str, account: Account) -> str:
-    """Percent-encode the account's password in a URL, if it contains characters that would end the host."""
+    """Return a URL whose password is percent-encoded if the password contains characters that end the host part of a URL."""
     password = account.password or ""
     if not re.search(r"[/?#]", password):
         return value

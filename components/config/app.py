@@ -655,7 +655,7 @@ class App(Model):
 
     @property
     def catalogue(self) -> Catalogue:
-        """Records of the services in `SERVICES`, configured or not, then of the further services (`app.services`)."""
+        """Records of all services: first each record in `SERVICES`, whether configured or not, then a record for each service in `app.services`."""
         return Catalogue(
             (
                 *services.SERVICES,

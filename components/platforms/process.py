@@ -85,7 +85,7 @@ def variables(
 
 
 def service_urls(workload: Workload, target: SlotTarget | None, ports: Mapping[str, int]) -> dict[str, str]:
-    """Return the URL of each service of the same slot that a workload needs, by name. The arguments are those of `variables`."""
+    """Return the URLs of the services that a workload needs and that run in its slot, by name. The arguments are those of `variables`."""
     if not target:
         return {}
     return {name: f"http://{name}-{target.slot}:{ports[name]}" for name in workload.needs if name in ports}

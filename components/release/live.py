@@ -182,7 +182,7 @@ def _compare_with_platform(evidence: Evidence, routing: Routing) -> Decision:
 def _with_platform(
     evidence: Evidence, routing: Routing, live: Slot, candidates: Mapping[Slot | None, int], top: int | None
 ) -> Decision:
-    """Return the decision if the platform routes users to the slot `live`, unless the checkpoint contradicts the platform.
+    """Decide that the slot `live` is live, because the platform routes users to it.
 
     Raises:
         UndecidedError: the checkpoint contradicts the platform.

@@ -44,7 +44,7 @@ def read(text: str) -> Any:
 
 
 def uncommented_options(text: str) -> Iterator[tuple[list[str], object, str]]:
-    """Yield the path, the default and a copy of `text` for each commented-out option in `text`.
+    """Yield each commented-out option in `text`: its path, its default, and a copy of `text` with the option set.
 
     In the copy, only this option and its parents are uncommented.
     """

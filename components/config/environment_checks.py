@@ -11,6 +11,7 @@ from .cluster_checks import cluster_errors
 from .engine_checks import engine_errors
 from .environment import Environment, TierSettings
 from .grammar import describe
+from .host_checks import host_errors
 from .image_checks import image_errors
 
 
@@ -53,6 +54,7 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
                 yield f"{path}.env.{variable}: {app.path(tier)} or the program sets this variable too; remove the variable here or from {app.path(tier)}"
             if size.autoscale and size.autoscale.max < size.replicas:
                 yield f"{path}.autoscale.max: {size.autoscale.max} is less than `replicas`; use at least {size.replicas}"
+    yield from host_errors(app, environment)
     yield from _backup_errors(app, environment)
     if environment.registry and len(environment.registry) > (most := grammar.NAME_LENGTH - len(f"/{app.name}-backup")):
         yield f"environment.registry: {describe(environment.registry)} is too long; use at most {most} characters"

@@ -105,7 +105,7 @@ def test_host_without_a_service_is_not_routed_to_a_service(stack: Stack) -> None
 
 def test_release_adds_a_host_and_loses_no_request_at_the_other_host(stack: Stack) -> None:
     stack.app["services"] = {"admin": admin(stack)}
-    stack.environment["tiers"] = {**stack.environment.get("tiers", {}), "admin": {"cpu": 0.25, "reserve": 0.05}}
+    stack.environment["tiers"] = {**stack.environment.get("tiers", {}), "admin": {"cpu": 0.2}}
     stack.build_images()
     with steady_requests(stack) as statuses:
         stack.up()

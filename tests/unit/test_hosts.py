@@ -76,7 +76,7 @@ def load(**services: Any) -> App:
 
 
 def first_backend(text: str, slot: str, host: str, path: str) -> str | None:
-    """Return the service to which the rules of HAProxy send a request without a slot header; None if no service gets it."""
+    """Return the service to which the rules of HAProxy send a request without a slot header; `no-path` if no service gets it."""
     values = {"txn.slot": slot, "txn.host": host.lower().partition(":")[0], "txn.normal": normalise(path).decode()}
 
     def is_true(negation: str, variable: str, method: str, arguments: str) -> bool:
@@ -92,7 +92,7 @@ def first_backend(text: str, slot: str, host: str, path: str) -> str | None:
                 return "hidden"
             if action.startswith("use_backend "):
                 name = action.removeprefix("use_backend ")
-                return None if name == "no-path" else name.removesuffix(f"-{slot}")
+                return name.removesuffix(f"-{slot}")
     return None
 
 
@@ -108,7 +108,9 @@ def docker_configuration(app: App, **changes: Any) -> str:
 def test_haproxy_sends_a_request_to_the_service_of_its_host_and_path(
     slot: str, name: str, path: str, service: str | None
 ) -> None:
-    assert first_backend(docker_configuration(load()), slot, f"{host_of(name, 'dev')}:8080", path) == service
+    assert first_backend(docker_configuration(load()), slot, f"{host_of(name, 'dev')}:8080", path) == (
+        service or "no-path"
+    )
 
 
 def test_haproxy_sends_requests_with_an_unknown_host_to_the_services_of_the_application() -> None:

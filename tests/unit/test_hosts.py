@@ -13,7 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ci import deploy as update
+from ci import url_check
+from ci.check import Live
 from ci.ephemeral import pr_settings
+from ci.make_call import Call
 from components import platforms
 from components.config import App, ConfigError, load_app, load_environment
 from components.config.paths import normalise
@@ -23,6 +27,7 @@ from components.platforms.docker import haproxy
 from components.platforms.gateway import smoke_checks
 from components.platforms.kubernetes.routes import HTTP_ROUTE
 from components.release import content
+from components.release.checkpoint import parse
 from components.release.planner import Slot
 from components.rendering import render_routes
 
@@ -405,6 +410,40 @@ def test_address_of_a_route_has_the_host_of_the_service() -> None:
         platforms.route_url("http://127.0.0.1:8080", Route(tier="web", prefixes=("/",), port=80, health="/"))
         == "http://127.0.0.1:8080"
     )
+
+
+def test_make_up_requests_and_prints_the_address_of_each_host(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requested: list[str] = []
+
+    def get(url: str, path: str) -> url_check.Response:
+        requested.append(url + path)
+        return url_check.Response(status=200, size=2)
+
+    outputs = json.dumps({key: deployed("dev").outputs[key] for key in ("url", "urls")} | {"release": "1-a"})
+    monkeypatch.setattr(update, "pulumi", lambda *_: outputs)
+    monkeypatch.setattr(update, "load", lambda _: (load(), None))
+    monkeypatch.setattr(url_check, "get", get)
+    update._print_address(Call(target="up", values={"ENV": "dev", "APP": "."}))  # pyright: ignore[reportPrivateUsage]
+    admin, live = "http://admin.localhost:8080", "http://live.localhost:8080"
+    assert requested[-3:] == [f"{admin}/", f"{admin}/api", f"{live}/v1"]
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["admin", admin] in printed and ["backoffice", admin] in printed and ["streaming", live] in printed
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_make_check_requests_each_service_at_its_host(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = load()
+    env = load_environment(settings(stack), app)
+    live = Live(app=app, environment=env, stack=stack, slot=Slot.BLUE, url=env.url, checkpoint_state=parse({}))
+    sent: dict[str, str] = {}
+    monkeypatch.setattr(toolbox, "response_problem", lambda _, host, __, request: sent.update({request["path"]: host}))  # pyright: ignore
+    for name in ("web", "admin", "streaming"):
+        live.ready(name)
+    port = {"dev": 8080, "staging": 8000}[stack]
+    hosts = {"web": "", "admin": "admin", "streaming": "live"}
+    assert sent == {f"/.gateway/{name}": f"{host_of(host, stack)}:{port}" for name, host in hosts.items()}
 
 
 def test_route_without_a_host_of_its_own_is_stored_as_in_earlier_versions() -> None:

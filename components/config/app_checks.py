@@ -119,7 +119,7 @@ def _routing_errors(app: App) -> Iterator[str]:
     if not app.routes.keys() - app.hosts.keys():
         yield "app: every service that users reach has a `host`, so none answers at the environment's own address; remove one `host`"
         return
-    for host in {None: None} | dict.fromkeys(app.hosts.values()):
+    for host in (None, *dict.fromkeys(app.hosts.values())):
         yield from _same_paths(route_paths(app, host), host)
     prefixes = [prefix for name, paths in app.routes.items() if name not in app.hosts for prefix in paths]
     for key, path in _served_paths(app).items():

@@ -273,21 +273,31 @@ def test_http_routes_without_own_hosts_compare_no_host_and_ignore_the_setting() 
     assert "Host" not in json.dumps(specs(after)).replace("X-Forwarded-Host", "Host").replace("hostnames", "")
 
 
-@pytest.mark.parametrize("removes", [True, False], ids=["removed", "added"])
-def test_slot_header_selects_the_new_release_if_a_release_adds_or_removes_a_host(removes: bool) -> None:
+@pytest.mark.parametrize(
+    "releases",
+    [(project(), described()), (described(), project()), (described(), project(), project() | {"version": "2"})],
+    ids=["added", "removed", "after-removal"],
+)
+def test_slot_header_selects_the_new_release_if_a_release_adds_or_removes_a_host(
+    releases: tuple[dict[str, Any], ...],
+) -> None:
     """Check the rules of both slots together, because a Gateway prefers the rule with more header matches."""
-    first, second = (described(), project()) if removes else (project(), described())
+    first, *others, last = releases
     before = deploy(first, settings("staging"), stack="staging")
-    after = deploy(second, settings("staging"), stack="staging", export=checkpoint_of(before))
-    old_live = [spec for spec in specs(before) if spec["rules"][0]["backendRefs"][0]["name"].endswith("-blue")][:1]
-    slot_routes = [
-        entry.inputs["spec"] for entry in after.of_type(HTTP_ROUTE) if entry.labels.get("tiers.role") == "preview"
+    for app in others:
+        before = deploy(app, settings("staging"), stack="staging", export=checkpoint_of(before))
+    [live] = [entry for entry in before.of_type(HTTP_ROUTE) if entry.labels.get("tiers.role") == "switch"]
+    after = deploy(last, settings("staging"), stack="staging", export=checkpoint_of(before))
+    idle = "green" if live.labels["tiers.slot"] == "blue" else "blue"
+    [slot] = [
+        entry
+        for entry in after.of_type(HTTP_ROUTE)
+        if entry.labels.get("tiers.role") == "preview" and entry.labels["tiers.slot"] == idle
     ]
+    routes, host = [live.inputs["spec"], slot.inputs["spec"]], APP_HOST["staging"]
     for path, service in {"/x": "web", "/api/x": "api"}.items():
-        routes = [*old_live, *(spec for spec in slot_routes if spec)]
-        host = APP_HOST["staging"]
-        assert answering(routes, host, path, {"X-Tiers-Slot": "green"}) == f"{service}-green"
-        assert answering(routes, host, path) == f"{service}-blue"
+        assert answering(routes, host, path, {"X-Tiers-Slot": idle}) == f"{service}-{idle}"
+        assert answering(routes, host, path) == f"{service}-{live.labels['tiers.slot']}"
 
 
 def test_own_gateway_has_a_listener_for_each_host() -> None:

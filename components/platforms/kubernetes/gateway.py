@@ -66,7 +66,7 @@ class GatewayOperations(Registrar):
         slot_routes = target.release.routes if routes is None else routes
         spec = spec or self._slot_spec(slot_routes, target)
         labels = self.scope.labels(self.app.name, "switch", target) | {LABEL_SWITCH: str(count)}
-        live = {**spec, "rules": live_rules(spec["rules"])}
+        live = {**spec, "rules": live_rules(spec["rules"], by_host=any(route.host for route in slot_routes))}
         return http_route(self.scope, self.app.name, labels, live)
 
     def _slot_spec(self, routes: Sequence[Route], target: SlotTarget) -> Manifest:

@@ -105,16 +105,21 @@ def header_rules(rules: Sequence[Manifest]) -> list[Manifest]:
     return [rule for rule in rules if rule["matches"][0]["headers"][0]["name"] == SLOT_HEADER]
 
 
-def live_rules(rules: Sequence[Manifest]) -> list[Manifest]:
+def live_rules(rules: Sequence[Manifest], *, by_host: bool) -> list[Manifest]:
     """Return a slot's rules as rules for all users: without the condition on the slot header, and without the readiness paths.
 
     Responses of pages still set the release cookie.
+
+    Args:
+        rules: rules of the slot (`slot_rules`).
+        by_host: True if a service of the slot's release has a host of its own. Otherwise the rules compare no host, because each
+            further header match gives them precedence over rules of the other slot.
     """
     result: list[Manifest] = []
     for rule in header_rules(rules):
         if rule["matches"][0]["path"]["value"].startswith("/.gateway/"):
             continue
-        matches = [(match["path"], _without_slot(match["headers"])) for match in rule["matches"]]
+        matches = [(match["path"], _without_slot(match["headers"]) if by_host else []) for match in rule["matches"]]
         header_filter, *rewrites = rule["filters"]
         if cookies := header_filter["responseHeaderModifier"].get("add"):
             filters = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": cookies}}]

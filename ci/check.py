@@ -108,7 +108,9 @@ class Live:
         routes = [route for route in rendering.render_routes(self.app, self.environment) if route.tier == name]
         if not routes:
             raise NotDescribedError(f"app.{name}")
-        self._check_response({"path": platforms.readiness(routes[0])}, self.slot)
+        self._check_response(
+            platforms.route_url(self.url, routes[0]), {"path": platforms.readiness(routes[0])}, self.slot
+        )
         return f"{routes[0].health}, through the gateway"
 
     def migrations(self) -> str:
@@ -146,7 +148,7 @@ class Live:
         return self._cluster_inspector.check_archive(rendering.REPLICATED)
 
     def answer(self, check: Check) -> str:
-        self._check_response(check.model_dump(exclude_none=True), None)
+        self._check_response(self.url, check.model_dump(exclude_none=True), None)
         body = [f"with {check.contains!r}"] if check.contains is not None else []
         return ", ".join([f"HTTP {check.status}", *check.headers, *body])
 
@@ -160,9 +162,7 @@ class Live:
         return f"checked {inspector.checked_objects}"
 
     def certificate(self) -> str:
-        gateway, host = connection_target(self.url)
-        parts = urlsplit(gateway)
-        return check_expiry(fetch_certificate(parts.hostname or "", parts.port or 443, host), CERTIFICATE_DAYS)
+        return ", ".join(certificate_expiry(url) for url in (self.url, *self.environment.urls(self.app).values()))
 
     @property
     def _inspector(self) -> platforms.Inspector:
@@ -175,8 +175,8 @@ class Live:
     def _execute(self, name: str, slot: Slot | None, command: tuple[str, ...]) -> str:
         return self._inspector.execute(name, slot, command)
 
-    def _check_response(self, expected: Mapping[str, Any], slot: Slot | None) -> None:
-        gateway, host = connection_target(self.url)
+    def _check_response(self, url: str, expected: Mapping[str, Any], slot: Slot | None) -> None:
+        gateway, host = connection_target(url)
         deadline = time.monotonic() + PATIENCE
         while problem := toolbox.response_problem(gateway, host, str(slot or ""), expected):
             if time.monotonic() > deadline:
@@ -195,6 +195,17 @@ def connection_target(url: str) -> tuple[str, str]:
     if (parts.hostname or "").endswith(".localhost"):
         parts = parts._replace(netloc=f"127.0.0.1:{parts.port}" if parts.port else "127.0.0.1")
     return parts.geturl(), host
+
+
+def certificate_expiry(url: str) -> str:
+    """Return the expiry date of the certificate with which the gateway answers at an address.
+
+    Raises:
+        RunError: the certificate expires soon, or can't be read.
+    """
+    gateway, host = connection_target(url)
+    parts = urlsplit(gateway)
+    return check_expiry(fetch_certificate(parts.hostname or "", parts.port or 443, host), CERTIFICATE_DAYS)
 
 
 def fetch_certificate(address: str, port: int, host: str) -> str:

@@ -243,12 +243,17 @@ def _module_env() -> Mapping[str, str]:
 
 
 def _print_address(call: Call) -> None:
-    """Request the environment's URL, then print the URL and the live release."""
+    """Request the environment's URLs, then print the URLs and the live release."""
     outputs: dict[str, Any] = json.loads(pulumi("stack", "output", "--json"))
-    url = str(outputs.get("url", ""))
+    url, app = str(outputs.get("url", "")), load(call.env)[0]
     print(flush=True)
-    url_check.check(url, load(call.env)[0], call.env)
+    url_check.check(url, app, call.env)
+    urls: dict[str, str] = outputs.get("urls", {})
+    for service, own_url in urls.items():
+        url_check.check_service(own_url, app, service, call.env)
     print(f"\n  open it    {url}")
+    for service, own_url in urls.items():
+        print(f"  {service:<9}  {own_url}")
     for key in ("release", "go_back"):
         print(f"  {key:<9}  {outputs.get(key, '')}")
     print(f"  logs       {' '.join(['make logs', *_selection(call)])}", flush=True)

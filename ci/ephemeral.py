@@ -8,8 +8,10 @@ because its database still uses these passwords. `make down ENV=pr-123` removes 
 import copy
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -25,7 +27,7 @@ from .random_secret import random_secret
 
 def main(stack: str) -> None:
     app, _ = load(TEMPLATE)  # Report errors of the template first.
-    environment = pr_settings(stack_file(TEMPLATE).environment, app.name, stack)
+    environment = pr_settings(stack_file(TEMPLATE).environment, app.name, stack, sorted({*app.hosts.values()}))
     # Report an invalid name or setting before creating a stack.
     app, validated = load_stack(project_file().app, environment, stack)
     name = project()
@@ -43,34 +45,43 @@ def main(stack: str) -> None:
         set_secret(stack, secret, random_secret())
 
 
-def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
+def pr_settings(template: dict[str, Any], app: str, stack: str, host_names: Sequence[str] = ()) -> dict[str, Any]:
     """Return the environment settings for a pull request, made from the template's settings.
 
-    The environment gets its own host and namespace. The database gets seed data, and is neither protected nor backed up.
+    The environment gets its own hosts and namespace. The database gets seed data, and is neither protected nor backed up.
     The template's settings `images`, `pinned` and `release` are left out.
+
+    Args:
+        template: settings of the template's environment.
+        app: name of the application.
+        stack: name of the stack.
+        host_names: names of the hosts of services (`host`).
 
     Raises:
         ConfigError: the template's platform is not Kubernetes, or the stack's name can't be part of a host name.
     """
     host = f"{app}-{stack}"
-    if not is_dns_label(host):
-        raise ConfigError(
-            f"ENV: {host} can't be the first part of a host name; use at most 63 lower-case letters, digits and dashes, as in pr-123"
-        )
+    for label in (host, *(f"{name}-{host}" for name in host_names)):
+        if not is_dns_label(label):
+            raise ConfigError(
+                f"ENV: {label} can't be the first part of a host name; use at most 63 lower-case letters, digits and dashes, as in pr-123"
+            )
     if template["platform"] != "kubernetes":
         raise ConfigError(
             f"Pulumi.{TEMPLATE}.yaml: the template for environments of pull requests requires Kubernetes; set platform: kubernetes"
         )
     cluster: dict[str, Any] = template["kubernetes"]
     namespace = {key: value for key, value in cluster.get("namespace", {}).items() if key not in ("name", "create")}
-    # The host keeps the template's domain, so one certificate for *.example.com covers all environments.
+    # All hosts keep the template's domain, so one certificate for *.example.com covers all environments.
     url = re.sub(r"(?<=://)[^.:]+", host, cluster["url"])
+    hosts = {name: f"{name}-{urlsplit(url).hostname}" for name in host_names}
     own_cluster = {key: value for key, value in cluster.items() if key != "hostnames"} | {
         "url": url,
         "namespace": namespace,
     }
-    common = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
+    common = {key: value for key, value in template.items() if key not in ("hosts", "images", "pinned", "release")}
     settings: dict[str, Any] = {**copy.deepcopy(common), "kubernetes": own_cluster, "protect_data": False, "seed": True}
+    settings |= {"hosts": hosts} if hosts else {}
     # The data is seeded and soon removed, so it needs no backup.
     for tier in settings.get("tiers", {}).values():
         for key in ("backup", "copy_of", "name"):

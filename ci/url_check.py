@@ -47,7 +47,25 @@ def check(url: str, app: App, stack: str) -> None:
         RunError: a path answers with an error or does not answer.
     """
     is_listed = "visits" in app.model_fields_set
-    paths: Sequence[str] = app.visits if is_listed else ("/",)
+    _check_paths(url, app.visits if is_listed else ("/",), stack, is_listed=is_listed)
+
+
+def check_service(url: str, app: App, service: str, stack: str) -> None:
+    """Request the first path of a service with a host of its own, and print the response. A 4xx status is no error.
+
+    Args:
+        url: address of the service (`urls` of the stack's outputs).
+        app: the application.
+        service: name of the service.
+        stack: name of the stack.
+
+    Raises:
+        RunError: the path answers with an error or does not answer.
+    """
+    _check_paths(url, app.routes.get(service, ("/",))[:1], stack, is_listed=False)
+
+
+def _check_paths(url: str, paths: Sequence[str], stack: str, *, is_listed: bool) -> None:
     deadline = time.monotonic() + PATIENCE
     for number, path in enumerate(paths):
         response = get(url, path)

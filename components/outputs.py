@@ -32,6 +32,8 @@ def export(rollout: Rollout, switch: Switch, verified: Output[Resource] | None) 
     waiting = plan.release if plan.waits and plan.render else idle_state.release if plan.waits and idle_state else None
     standby = idle_state.release if idle_state and not waiting else None
     pulumi.export("url", platform.url)
+    if urls := rollout.context.environment.urls(rollout.context.app):
+        pulumi.export("urls", urls)
     pulumi.export("live", moved.apply(lambda _: str(plan.live)))
     pulumi.export("release", moved.apply(lambda _: str(switch.release)))
     pulumi.export("standby", str(standby) if standby else "none")

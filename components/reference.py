@@ -44,7 +44,8 @@ The stack files name the JSON Schemas next to this page, for completion in an ed
 
 A tier that needs the database gets the environment variables `DATABASE_HOST`, `DATABASE_PORT`, `DATABASE_NAME`, `DATABASE_USER` and
 `DATABASE_PASSWORD_FILE`. A tier that needs the cache gets `CACHE_HOST`, `CACHE_PORT` and `CACHE_PASSWORD_FILE`. A tier that needs the
-api gets `API_URL`. A service of `app.services` has the address `NAME_URL`, and a store `NAME_HOST` and `NAME_PORT`. Every tier in a slot gets `RELEASE`, `SLOT` and `PUBLIC_URL` (the address that users open).
+api gets `API_URL`. A service of `app.services` has the address `NAME_URL`, and a store `NAME_HOST` and `NAME_PORT`. Every tier in a slot gets `RELEASE`, `SLOT` and `PUBLIC_URL` (the address that users open),
+and `NAME_PUBLIC_URL` for each service NAME with a `host`.
 """
 
 

@@ -6,6 +6,7 @@ The functions read only the configuration and the files that it names.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .build_context import BuildOptions, check_dockerfile, refuse_project_files
 from .build_context import digest as context_digest
@@ -69,6 +70,7 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
 
     Environment variables of the workload:
         PUBLIC_URL: address that users open.
+        NAME_PUBLIC_URL: address at which users open the service NAME, set for each service with a host of its own.
         DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD_FILE: set if the service needs the database. The host may be a connection
             pooler in transaction mode.
         DATABASE_DIRECT_HOST: host of the database without the pooler, for clients that use session state or session locks.
@@ -118,21 +120,33 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
         autoscaled=size.cpu * size.autoscale.cpu / 100 if size.autoscale else None,
         priority=size.priority_class,
         port=settings.port if isinstance(settings, Listening) else None,
-        probe=_liveness(settings),
         jobs=_jobs(tier, description),
         single=isinstance(settings, Worker) and settings.single,
-        ready=Probe(path=settings.ready, port=settings.port, host=settings.health_host or "")
+        probe=_liveness(tier, settings, description),
+        ready=Probe(
+            path=settings.ready,
+            port=settings.port,
+            host=health_host(tier, settings, description.app, description.environment),
+        )
         if isinstance(settings, Listening) and settings.ready
         else None,
     )
 
 
-def _liveness(settings: ServiceSettings) -> Probe | None:
+def _liveness(tier: str, settings: ServiceSettings, description: Description) -> Probe | None:
     if isinstance(settings, Listening):
-        return Probe(path=settings.health, port=settings.port, host=settings.health_host or "")
+        host = health_host(tier, settings, description.app, description.environment)
+        return Probe(path=settings.health, port=settings.port, host=host)
     if isinstance(settings, Worker) and settings.alive:
         return Probe(command=settings.alive)
     return None
+
+
+def health_host(name: str, settings: Listening, app: App, environment: Environment) -> str:
+    """Return the value of the header Host in a service's health checks; empty for the host that users open."""
+    if settings.health_host or name not in app.hosts:
+        return settings.health_host or ""
+    return urlsplit(environment.url_of(app.hosts[name])).netloc
 
 
 def render_routes(app: App, environment: Environment) -> tuple[Route, ...]:
@@ -144,20 +158,23 @@ def render_routes(app: App, environment: Environment) -> tuple[Route, ...]:
     result: list[Route] = []
     cluster = environment.kubernetes
     hosts = (cluster.host, *cluster.hostnames) if cluster else ()
+    own_hosts = environment.own_hosts(app)
     # On Docker `monitoring` enables metrics of the gateway, which changes the gateway's configuration. This change needs a new
     # release, so the setting is part of the routes.
-    gateway = cluster.gateway.model_dump_json(exclude={"inside", "within"}) if cluster else ""
+    unused = {"inside", "within"} if own_hosts else {"inside", "within", "host_header"}
+    gateway = cluster.gateway.model_dump_json(exclude=unused) if cluster else ""
     gateway = "watched" if environment.monitoring and not cluster else gateway
     for name, prefixes in app.routes.items():
-        settings = app.listening[name]
+        settings, host_name = app.listening[name], app.host_name(name)
         result.append(
             Route(
                 tier=name,
                 prefixes=prefixes,
                 port=settings.port,
                 health=settings.ready or settings.health,
-                health_host=settings.health_host or "",
-                hosts=hosts,
+                health_host=health_host(name, settings, app, environment),
+                hosts=() if host_name else hosts,
+                host=own_hosts[host_name] if host_name else "",
                 gateway=gateway,
                 hidden=(settings.metrics,) if settings.metrics else (),
                 sticky=environment.release.standby == "warm",
@@ -167,8 +184,10 @@ def render_routes(app: App, environment: Environment) -> tuple[Route, ...]:
 
 
 def needed_env(settings: ServiceSettings, description: Description) -> dict[str, str]:
-    """Return PUBLIC_URL and the environment variables of the data services in `needs`, such as DATABASE_HOST."""
+    """Return the public addresses, and the environment variables of the data services in `needs`, such as DATABASE_HOST."""
     env = {"PUBLIC_URL": description.environment.url}
+    addresses = description.environment.urls(description.app)
+    env |= {services.public_variable(name): url for name, url in addresses.items()}
     database = description.app.database
     for record in description.app.catalogue.data:
         if record.name in settings.needs:

@@ -63,9 +63,10 @@ def _part(placeholder: Placeholder, description: Description, env: Mapping[str, 
     app, owner = description.app, placeholder.owner
     if secret := app.secret_of(placeholder):
         return SecretPart(secret=secret, encoded=placeholder.encoded)
-    if owner == template.PUBLIC:
-        url = description.environment.url
-        return url if placeholder.field == template.URL else urlsplit(url).hostname or ""
+    if owner == template.PUBLIC or placeholder.field in template.OWN_ADDRESS_FIELDS:
+        environment = description.environment
+        url = environment.url if owner == template.PUBLIC else environment.url_of(app.hosts[owner])
+        return url if placeholder.field.endswith(template.URL) else urlsplit(url).hostname or ""
     record = app.catalogue.find(owner)
     if record and record.kind is Kind.HTTP:
         return SecretPart(service=owner)

@@ -40,6 +40,7 @@ from .backups import S3, Backup, Target
 from .cluster import Kubernetes, Limits, Namespace, Quota, SecretReference
 from .environment import Environment, Slo
 from .errors import ConfigError
+from .hosts import at_host
 from .loading import (
     Settings,
     check_secrets,
@@ -87,6 +88,7 @@ __all__ = [
     "Web",
     "Worker",
     "app_model",
+    "at_host",
     "check_secrets",
     "check_stack",
     "checks_as_json",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
@@ -340,6 +340,24 @@ class RoutedSettings(Listening):
     paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(
         min_length=1, description="Path prefixes that the gateway routes to the service."
     )
+    host: Name | None = Field(
+        default=None,
+        examples=["admin"],
+        description="Name of a host of its own, at which users reach the service instead of the application's host: with `admin` at "
+        "admin.shop.example.com if the application is at shop.example.com. `environment.hosts` sets another host. Without `paths` the service then gets all "
+        "requests for the host.",
+    )
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Path prefixes that the gateway routes to the service: `paths`, or `/` for a service with a `host` and no `paths`."""
+        return self.paths if "paths" in self.model_fields_set or not self.host else ("/",)
+
+    @model_validator(mode="after")
+    def _host_needs_paths(self) -> Self:
+        if self.host and not self.prefixes:
+            raise problem("`host` has no effect with `paths: []`", "remove `paths`, or remove `host`")
+        return self
 
 
 class Api(RoutedSettings):
@@ -382,7 +400,6 @@ class FurtherWorker(Worker):
     """A further service of the tier worker, such as a worker for another queue."""
 
     tier: Literal["worker"] = Field(description="Tier of the service.")
-    paths: ClassVar[tuple[str, ...]] = ()
 
 
 _DATA_UID = "UID that owns the data files: 999 in Debian images. On Kubernetes 10000 is added, because the UID must not be a user of the node."
@@ -506,7 +523,6 @@ class Store(ProcessSettings, DataSettings):
         description="Volumes for data that outlives the container: name → path. `uid` must own the path in the image. No other service can mount them.",
     )
     egress: Flag = Field(default=False, description="true: the store may connect to the outside.")
-    paths: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="after")
     def _port_without_root(self) -> Self:
@@ -663,7 +679,7 @@ class App(Model):
                     services.further_service(
                         name,
                         settings.tier,
-                        routed=bool(settings.paths),
+                        routed=isinstance(settings, RoutedSettings) and bool(settings.prefixes),
                         port=settings.port if isinstance(settings, Store) else None,
                     )
                     for name, settings in sorted(self.services.items())
@@ -726,15 +742,28 @@ class App(Model):
         """Path prefixes that the gateway routes: name of the service → prefixes.
 
         Web has the prefix `/`, and gets all requests that match no other prefix. Without web, the api has the prefix `/` instead
-        of its `paths`, unless another service has this prefix.
+        of its `paths`, unless another service has this prefix, or the api has a `host`. The prefixes of a service with a `host`
+        apply to this host only.
         """
         prefixes = {
-            record.name: settings.paths if isinstance(settings, RoutedSettings) else ("/",)
+            record.name: settings.prefixes if isinstance(settings, RoutedSettings) else ("/",)
             for record in self.catalogue.routed
             if (settings := self.listening.get(record.name))
         }
-        has_root = any("/" in paths for name, paths in prefixes.items() if name != services.API.name)
-        return prefixes if has_root or not self.api else prefixes | {services.API.name: ("/",)}
+        others = [name for name in prefixes if name != services.API.name and not self.host_name(name)]
+        has_root = any("/" in prefixes[name] for name in others)
+        gets_rest = self.api and not self.api.host and not has_root
+        return prefixes | {services.API.name: ("/",)} if gets_rest else prefixes
+
+    def host_name(self, name: str) -> str | None:
+        """Return the name of a service's own host, or None for a service on the application's host."""
+        settings = self.listening.get(name)
+        return settings.host if isinstance(settings, RoutedSettings) else None
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """Services with a host of their own: name of the service → name of the host."""
+        return {name: host for name in self.listening if (host := self.host_name(name))}
 
     @property
     def ports(self) -> dict[str, int]:
@@ -779,7 +808,8 @@ class App(Model):
         variables = record.variables if record else ()
         fields = [variable.removeprefix(f"{services.prefix(name)}_").lower() for variable in variables]
         has_password = name in self.data and self.data[name].password_secret
-        return (*fields, *([template.PASSWORD] if has_password else []))
+        own_address = template.OWN_ADDRESS_FIELDS if name in self.hosts else ()
+        return (*fields, *([template.PASSWORD] if has_password else []), *own_address)
 
     def secret_of(self, placeholder: Placeholder) -> str | None:
         """Return the name of the secret whose value a placeholder stands for, or None if the value is no secret."""
@@ -822,4 +852,5 @@ def program_variables(app: App, settings: ProcessSettings) -> frozenset[str]:
         return files
     files |= {secret_variable(name) for name in app.passwords(settings.needs)}
     needed = (record for record in app.catalogue.records if record.name in settings.needs)
-    return RESERVED | files | {variable for record in needed for variable in record.variables}
+    addresses = {services.public_variable(name) for name in app.hosts}
+    return RESERVED | files | addresses | {variable for record in needed for variable in record.variables}

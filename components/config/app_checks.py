@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError
 
 from ..model import names, services
@@ -75,6 +75,9 @@ def _name_errors(app: App) -> Iterator[str]:
             yield f"{path}: the name {name} is reserved for app.{name}; move the service to app.{name}, or use another name"
         elif names.is_reserved_workload(name):
             yield f"{path}: the program uses this name itself; use another name"
+        for other in app.hosts:
+            if (variable := services.public_variable(other)) == f"{services.prefix(name)}_URL":
+                yield f"{path}: the variable {variable} is the public address of {other}; use another name"
         for other, settings in app.slot_services.items():
             rest = name.removeprefix(f"{other}-") if name != other else name
             if rest != name and names.is_service_object(rest, settings.tasks):
@@ -131,33 +134,61 @@ def _routing_errors(app: App) -> Iterator[str]:
     if not app.routes:
         yield f"app: neither {' nor '.join(routed)} is set, so users can't reach the application; add {' or '.join(routed)}"
         return
-    owners: dict[bytes, str] = {}
-    for key, path in route_paths(app).items():
-        first = owners.setdefault(normalise(path), key)
-        if first != key and first.rpartition(".")[0] != key.rpartition(".")[0]:
-            yield f"{key}: {first} already has the path {path}; use another prefix"
-    prefixes = [prefix for paths in app.routes.values() for prefix in paths]
+    if not app.routes.keys() - app.hosts.keys():
+        yield "app: every service that users reach has a `host`, so none answers at the environment's own address; remove one `host`"
+        return
+    for host in (None, *dict.fromkeys(app.hosts.values())):
+        yield from _same_paths(route_paths(app, host), host)
+    prefixes = [prefix for name, paths in app.routes.items() if name not in app.hosts for prefix in paths]
     for key, path in _served_paths(app).items():
         if not any(covers(prefix, path) for prefix in prefixes):
             yield f"{key}: no service gets requests for {path}; add the path to the `paths` of a service, or remove it here"
 
 
+def _same_paths(paths: Mapping[str, str], host: str | None) -> Iterator[str]:
+    """Yield an error for each path prefix that two services have at the same host.
+
+    Args:
+        paths: path prefixes at the host: config path → prefix.
+        host: name of the host; None for the application's host.
+    """
+    owners: dict[bytes, str] = {}
+    where = f" at the host {host}" if host else ""
+    for key, path in paths.items():
+        first = owners.setdefault(normalise(path), key)
+        if first != key and first.rpartition(".")[0] != key.rpartition(".")[0]:
+            yield f"{key}: {first} already has the path {path}{where}; use another prefix"
+
+
 def _served_paths(app: App) -> dict[str, str]:
-    """Return the URL paths in `visits` and `checks`: config path → URL path. Skip checks that expect 404."""
+    """Return the URL paths in `visits` and `checks`: config path → URL path. Skip checks that expect 404.
+
+    Their requests go to the application's host.
+    """
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     checks = {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks) if check.status != 404}
     return paths | checks
 
 
-def route_paths(app: App) -> dict[str, str]:
-    """Return the path prefixes in the `paths` of services: config path → prefix.
+def all_route_paths(app: App) -> dict[str, str]:
+    """Return the path prefixes in the `paths` of services at all hosts: config path → prefix."""
+    return {key: path for host in (None, *app.hosts.values()) for key, path in route_paths(app, host).items()}
+
+
+def route_paths(app: App, host: str | None = None) -> dict[str, str]:
+    """Return the path prefixes in the `paths` of services at one host: config path → prefix.
 
     Skip web, which has no `paths`. Without web, skip the api if it gets all requests, because its `paths` then has no effect.
+
+    Args:
+        app: the application.
+        host: name of the host; None for the application's host.
     """
     return {
         f"{app.path(name)}.paths.{number}": path
         for name, paths in app.routes.items()
-        if name != WEB.name and not (name == API.name and not app.web and paths == ("/",))
+        if app.host_name(name) == host and name != WEB.name
+        if host or not (name == API.name and not app.web and paths == ("/",))
         for number, path in enumerate(paths)
     }
 
@@ -207,6 +238,8 @@ def _placeholder_problem(app: App, tier: str, service: ProcessSettings, placehol
         return "" if is_name else "contains an invalid secret name; use lower-case letters, digits and single dashes"
     if owner == template.PUBLIC:
         fields: tuple[str, ...] = template.PUBLIC_FIELDS
+    elif owner in app.hosts and field in template.OWN_ADDRESS_FIELDS:
+        return ""
     elif not isinstance(service, ServiceSettings):
         return "is no value that a store can read; use ${secrets.NAME}, ${public.url} or ${public.host}"
     elif owner not in app.names:
@@ -260,13 +293,12 @@ def _gateway_path_errors(app: App) -> Iterator[str]:
     """
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     paths |= {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks)}
-    routes = route_paths(app)
-    paths |= routes
+    paths |= all_route_paths(app)
     paths |= {f"{app.path(tier)}.metrics": service.metrics or "" for tier, service in app.measured.items()}
     if app.web:
-        for key, path in routes.items():
+        for key, path in route_paths(app).items():
             if covers(path, "/"):
-                yield f"{key}: {path} routes all requests to {key.split('.')[-3]}, so none reach web; use a longer prefix, such as /api, or remove web"
+                yield f"{key}: {path} routes all requests to {key.split('.')[-3]}, so none reach web; use a longer prefix, such as /api, or set `host`"
     for name, path in paths.items():
         if covers(GATEWAY_PATHS, path):
             yield f"{name}: the gateway itself answers {GATEWAY_PATHS} and all paths below it; use another path"
@@ -278,7 +310,7 @@ def _hidden_path_errors(app: App) -> Iterator[str]:
     The gateway answers 404 for the `metrics` path of a service and for all paths below it, even for the paths of another service.
     """
     needed = _served_paths(app)
-    needed |= {key: path for key, path in route_paths(app).items() if not covers(path, "/")}
+    needed |= {key: path for key, path in all_route_paths(app).items() if not covers(path, "/")}
     for tier, service in app.listening.items():
         probes = {f"{app.path(tier)}.health": service.health, f"{app.path(tier)}.ready": service.ready}
         needed |= {name: path for name, path in probes.items() if path}

@@ -69,7 +69,7 @@ class Namespace(Model):
 
 
 class OwnGateway(Model):
-    """A Gateway that the program creates in the application's namespace. Its listeners serve `url` and `hostnames`."""
+    """A Gateway that the program creates in the application's namespace. Its listeners serve `url`, `hostnames` and the hosts of services."""
 
     gateway_class: Object = Field(examples=["traefik"], description="GatewayClass of the Gateway.")
     certificate: Object | None = Field(
@@ -106,6 +106,11 @@ class ClusterGateway(Model):
     cidrs: tuple[Cidr, ...] = Field(
         default=(),
         description="Source addresses of requests, for a Gateway without pods that network policies can select.",
+    )
+    host_header: Literal["Host", "X-Forwarded-Host"] = Field(
+        default="Host",
+        description="Header by which the Gateway tells the hosts of services (`host`) apart. Traefik requires X-Forwarded-Host: its rules can't read Host, "
+        "and it replaces an X-Forwarded-Host from the outside.",
     )
     within: Wait = Field(
         default=30, description="Time limit for the Gateway to apply a new route.", validate_default=False

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from ..model.services import DATABASE
 from . import grammar, template
 from .app import App, Worker
-from .app_checks import route_paths
+from .app_checks import all_route_paths
 from .environment import Environment, TierSettings
 from .grammar import RefusalError
 from .template import Placeholder
@@ -83,13 +83,15 @@ def _route_errors(app: App, environment: Environment) -> Iterator[str]:
     """Yield an error for each value that an HTTPRoute can't contain."""
     cluster, routes = environment.cluster, app.routes
     compared = {f"{app.path(tier)}.metrics": service.metrics for tier, service in app.measured.items()}
-    compared |= route_paths(app)
+    compared |= all_route_paths(app)
     for name, path in compared.items():
         if path and "%" in path:
             yield f"{name}: {path} has percent-encoded characters, which a Gateway compares without decoding; use a path without %, like /api"
-    if (hosts := 1 + len(cluster.hostnames)) > HOSTNAMES:
-        fix = f"use at most {HOSTNAMES - 1}"
-        yield f"environment.kubernetes.hostnames: these hosts and the host of `url` are {hosts} hosts, but an HTTPRoute accepts {HOSTNAMES}; {fix}"
+    own = len(environment.own_hosts(app))
+    if (hosts := 1 + len(cluster.hostnames) + own) > HOSTNAMES:
+        others = f"the host of `url`, and {own} of services with `host`," if own else "the host of `url`"
+        fix = f"use at most {max(HOSTNAMES - 1 - own, 0)}"
+        yield f"environment.kubernetes.hostnames: these hosts and {others} are {hosts} hosts, but an HTTPRoute accepts {HOSTNAMES}; {fix}"
     hidden = sum(name in app.measured for name in routes)
     per_service = 2 if environment.release.standby == "warm" else 1
     if len(routes) + hidden + per_service * len(routes) > RULES:

@@ -12,10 +12,12 @@ from .base import Model
 from .cluster import Kubernetes, SecretReference
 from .engine import Docker, Gateway
 from .errors import problem
+from .hosts import at_host
 from .monitoring import Monitoring
 from .units import (
     Cpu,
     DatabaseName,
+    ExactHost,
     Flag,
     ImageReference,
     ImageRepository,
@@ -188,6 +190,12 @@ class Environment(Model):
         default=Gateway(), description="With `platform: docker`: the gateway that users connect to."
     )
     kubernetes: Kubernetes | None = Field(default=None, description="With `platform: kubernetes`: the cluster.")
+    hosts: dict[Name, ExactHost] = Field(
+        default={},
+        examples=[{"admin": "admin.example.com"}],
+        description="Hosts of services with a host of their own (`host`): name → host. By default the name comes before the host of `url`, or "
+        "before `localhost` on Docker: admin.shop.example.com, admin.localhost.",
+    )
     release: Releases = Field(default=Releases(), description="Promotion of releases, and the standby slot.")
     slo: Slo = Field(
         default=Slo(), description="Service level objectives. `make watch` rolls back a release that misses them."
@@ -274,6 +282,25 @@ class Environment(Model):
         if self.kubernetes:
             return self.kubernetes.url
         return f"http://{self.gateway.address.replace('0.0.0.0', '127.0.0.1')}:{self.gateway.port}"
+
+    def host_of(self, name: str) -> str:
+        """Return the host with a name (`host` of a service): the host in `hosts`, or `NAME.` and the host of the application.
+
+        On Docker the default is `NAME.localhost`, which browsers resolve to this machine without DNS (RFC 6761).
+        """
+        return self.hosts.get(name) or f"{name}.{self.kubernetes.host if self.kubernetes else 'localhost'}"
+
+    def url_of(self, name: str) -> str:
+        """Return the address at which users open the host with a name. Scheme and port are those of `url`."""
+        return at_host(self.url, self.host_of(name))
+
+    def own_hosts(self, app: App) -> dict[str, str]:
+        """Return the hosts of services with a host of their own: name of the host → host."""
+        return {name: self.host_of(name) for name in sorted({*app.hosts.values()})}
+
+    def urls(self, app: App) -> dict[str, str]:
+        """Return the addresses of services with a host of their own: name of the service → address."""
+        return {service: self.url_of(name) for service, name in app.hosts.items()}
 
     def tier_settings(self, tier: str) -> TierSettings:
         """Return the settings of a tier in this environment, or the defaults."""

@@ -12,6 +12,7 @@ from .cluster_checks import cluster_errors
 from .engine_checks import engine_errors
 from .environment import Environment, TierSettings
 from .grammar import describe
+from .host_checks import host_errors
 from .image_checks import image_errors
 
 
@@ -55,6 +56,7 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
             yield from _single_errors(app, tier, size)
             if size.autoscale and size.autoscale.max < size.replicas:
                 yield f"{path}.autoscale.max: {size.autoscale.max} is less than `replicas`; use at least {size.replicas}"
+    yield from host_errors(app, environment)
     yield from _backup_errors(app, environment)
     if environment.registry and len(environment.registry) > (most := grammar.NAME_LENGTH - len(f"/{app.name}-backup")):
         yield f"environment.registry: {describe(environment.registry)} is too long; use at most {most} characters"

@@ -251,6 +251,18 @@ def route_host(value: object) -> str:
     return _short(text, 253)
 
 
+def exact_host(value: object) -> str:
+    """Check the host of a route that only one service answers, so it stands for no other hosts.
+
+    Raises:
+        RefusalError: the value is not a host name, is an IP address, or begins with `*.`.
+    """
+    text = route_host(value)
+    if text.startswith("*."):
+        raise RefusalError(f"{describe(text)} stands for many hosts", "write one of them, as in admin.example.com")
+    return text
+
+
 def _no_address(text: str) -> None:
     try:
         ip_address(text)

@@ -13,6 +13,8 @@ SECRETS, PUBLIC, PASSWORD, URL = "secrets", "public", "password", "url"
 """Owners and fields of placeholders that are no environment variable: `${secrets.NAME}`, `${public.url}`, `${database.password}`
 and `${api.url}`."""
 PUBLIC_FIELDS = ("url", "host")
+OWN_ADDRESS_FIELDS = ("public_url", "public_host")
+"""Fields of a service with a host of its own: the address at which users reach it."""
 EXAMPLE = "postgresql://${database.user}:${database.password}@${database.host}/${database.name}"
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _FIELD = re.compile(r"([a-z][a-z0-9-]*)\.([a-z][a-z0-9_-]*)")

@@ -247,6 +247,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, _pattern(NAME, "shop", _A_NAME)]
 SecretName = Annotated[str, Checked(check=_secret_name, example="api-key", pattern=NAME)]
 Host = Annotated[str, Checked(check=grammar.route_host, example="app.example.com")]
+ExactHost = Annotated[str, Checked(check=grammar.exact_host, example="admin.example.com")]
 Server = Annotated[str, Checked(check=grammar.host, example="db.example.com")]
 Engine = Annotated[
     str, Checked(check=grammar.docker_host, example="ssh://deploy@server", pattern="(unix|ssh|tcp)://.+")

@@ -269,6 +269,11 @@ def prefix(name: str) -> str:
     return name.upper().replace("-", "_")
 
 
+def public_variable(name: str) -> str:
+    """Return the environment variable with the public address of a service that has a host of its own, such as `ADMIN_PUBLIC_URL`."""
+    return f"{prefix(name)}_PUBLIC_URL"
+
+
 def holds_data(name: str) -> bool:
     """Return whether the volumes of a workload contain data that no update may delete.
 

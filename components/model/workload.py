@@ -529,7 +529,7 @@ class Route:
     health: str
     """Path of the request by which the gateway and the smoke test check the service."""
     hosts: tuple[str, ...] = ()
-    """Host names of the requests to route, on Kubernetes; empty for all hosts."""
+    """Host names of the application, on Kubernetes; empty on Docker, and for a service with a `host` of its own."""
     gateway: str = ""
     """Settings of the gateway, as text. A change makes a new release. On Kubernetes the text is JSON. On Docker the text is
     `watched` if the gateway serves metrics, otherwise empty."""
@@ -537,6 +537,8 @@ class Route:
     """Paths for which the gateway answers 404, such as the path of metrics."""
     health_host: str = ""
     """Value of the header Host in the gateway's health checks; empty for the host that users open."""
+    host: str = ""
+    """Host name that only this service, and services with the same `host`, answer; empty for a service on the application's hosts."""
     sticky: bool = True
     """True to pin a loaded page to its slot: a cookie routes the page's requests to the slot that served the page, while the slot
     runs."""

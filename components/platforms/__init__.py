@@ -32,12 +32,12 @@ from .base import (
     SlotTarget,
     VolumeRestore,
 )
-from .gateway import COOKIE, SLOT_HEADER, readiness
+from .gateway import COOKIE, SLOT_HEADER, readiness, route_url
 from .inventory import locate_configured
 
 __all__ = ["COOKIE", "SHARED", "SLOT_HEADER", "Dependencies", "Deployer", "DeploysClusters", "DesiredState", "Inspector", "InspectsClusters",
            "Inventory", "JobRun", "Line", "LiveObject", "Location", "OneOff", "SlotTarget", "VolumeRestore", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_configured",
-           "readiness"]  # fmt: skip
+           "readiness", "route_url"]  # fmt: skip
 
 DataResources = Mapping[str, tuple[str, Mapping[str, Any]]]
 """Resources that hold data: resource name → type token and inputs."""

@@ -50,11 +50,11 @@ def smoke(gateway: str, host: str, slot: str, timeout: str, checks: str) -> str:
 
     Args:
         gateway: URL of the gateway.
-        host: host name of the requests. Users' requests have the same host name.
+        host: host name of requests without `host`. Users' requests have the same host name.
         slot: the slot that must respond.
         timeout: seconds until the last response must be as expected.
         checks: JSON list of mappings. Each mapping has a `path`, the config path that is printed in errors (`name`), and the
-            expected response. Without `status`, any status below 400 is expected.
+            expected response. Without `status`, any status below 400 is expected. `host` is the host name of this request.
 
     Raises:
         SystemExit: a response is not as expected. The message has the config path and the response.
@@ -62,7 +62,9 @@ def smoke(gateway: str, host: str, slot: str, timeout: str, checks: str) -> str:
     deadline = time.monotonic() + float(timeout)
     requests: list[dict[str, Any]] = json.loads(checks)
     for request in requests:
-        while (problem := response_problem(gateway, host, slot, request)) and time.monotonic() < deadline:
+        while (
+            problem := response_problem(gateway, request.get("host", host), slot, request)
+        ) and time.monotonic() < deadline:
             time.sleep(0.1)
         if problem:
             raise SystemExit(f"{request['name']}: {problem}")

@@ -33,6 +33,7 @@ def route_from_state(state: Mapping[str, Any]) -> Route:
         hidden=tuple(state.get("hidden", ())),
         sticky=state.get("sticky", True),
         health_host=state.get("health_host", ""),
+        host=state.get("host", ""),
     )
 
 
@@ -47,7 +48,8 @@ def _route(route: Route) -> State:
         "hidden": list(route.hidden),
         "sticky": route.sticky,
     }
-    return state | ({"health_host": route.health_host} if route.health_host else {})
+    state |= {"health_host": route.health_host} if route.health_host else {}
+    return state | ({"host": route.host} if route.host else {})
 
 
 def _workload(workload: Workload) -> State:

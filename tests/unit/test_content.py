@@ -94,7 +94,7 @@ WORKLOAD_TODAY = replace(
     probe=replace(WORKLOAD.probe, host="shop.test") if WORKLOAD.probe else None,
     tasks=tuple(replace(task, secret_env=_SECRET_ENV) for task in WORKLOAD.tasks),
 )
-ROUTE_TODAY = replace(ROUTE, health_host="shop.test")
+ROUTE_TODAY = replace(ROUTE, health_host="shop.test", host="admin.shop.test")
 """The same workload and route with the fields that later versions added. Their names are stored only if they have a value."""
 
 BOARD = {

@@ -14,19 +14,19 @@ import pytest
 from components.platforms import impact, toolbox
 from components.release.planner import Slot
 
-PATHS = ["/.gateway/api"]
+PATH = "/.gateway/api"
 
 
 @contextmanager
 def gateway(status: int, slot: str = "blue", api: int = 200) -> Generator[str]:
     """Start a mock gateway and yield its URL.
 
-    The mock answers PATHS with status code `api`, and all other paths with `status`.
+    The mock answers PATH with status code `api`, and all other paths with `status`.
     """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(api if self.path in PATHS else status)
+            self.send_response(api if self.path == PATH else status)
             self.send_header("X-Tiers-Slot", self.headers.get("X-Tiers-Slot") or slot)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -43,7 +43,8 @@ def gateway(status: int, slot: str = "blue", api: int = 200) -> Generator[str]:
 def test_failed_update_reports_that_the_live_slot_was_not_changed_if_the_slot_answers() -> None:
     with gateway(200) as url:
         assert (
-            impact.describe(Slot.BLUE, url, PATHS, lambda: False) == "the live slot was not changed: blue answers 200"
+            impact.describe(Slot.BLUE, url, [url + PATH], lambda: False)
+            == "the live slot was not changed: blue answers 200"
         )
 
 
@@ -60,25 +61,34 @@ def test_failed_update_reports_the_wrong_response_of_the_live_slot(
     status: int, slot: str, api: int, message: str
 ) -> None:
     with gateway(status, slot, api) as url:
-        assert impact.describe(Slot.BLUE, url, PATHS, lambda: True) == message
+        assert impact.describe(Slot.BLUE, url, [url + PATH], lambda: True) == message
 
 
 def test_failed_update_reports_the_readiness_of_the_live_slot_if_the_gateway_is_unreachable() -> None:
     with gateway(200) as url:
         pass
-    ready = impact.describe(Slot.BLUE, url, PATHS, lambda: True)
+    ready = impact.describe(Slot.BLUE, url, [url + PATH], lambda: True)
     assert ready.startswith("the live slot was not changed: blue is ready")
     assert "can't be reached from here" in ready
-    assert impact.describe(Slot.BLUE, url, PATHS, lambda: False).startswith("the live slot (blue) is not ready")
+    assert impact.describe(Slot.BLUE, url, [url + PATH], lambda: False).startswith("the live slot (blue) is not ready")
 
     def raise_error() -> bool:
         raise RuntimeError("no Docker engine answers")
 
-    assert impact.describe(Slot.BLUE, url, PATHS, raise_error).startswith("the live slot (blue) could not be probed")
+    assert impact.describe(Slot.BLUE, url, [url + PATH], raise_error).startswith(
+        "the live slot (blue) could not be probed"
+    )
+
+
+def test_failed_update_reports_the_host_of_a_service_that_does_not_answer() -> None:
+    with gateway(200, api=500) as url:
+        own_url = url.replace("shop.", "admin.shop.")
+        message = impact.describe(Slot.BLUE, url, [own_url + PATH], lambda: True)
+    assert message == f"the live slot (blue) answers 500 at {own_url}{PATH}"
 
 
 def test_failed_first_release_reports_that_no_slot_was_live() -> None:
-    assert impact.describe(None, "http://127.0.0.1:9", PATHS, lambda: True) == "no slot was live before"
+    assert impact.describe(None, "http://127.0.0.1:9", [], lambda: True) == "no slot was live before"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ APP: dict[str, Any] = {
         "alive": ["true"],
     },
     "services": {
-        "admin": {"tier": "web", "image": "shop-admin:1", "port": 8080, "paths": ["/admin"]},
+        "admin": {"tier": "web", "image": "shop-admin:1", "port": 8080, "paths": ["/admin"], "host": "admin"},
         "feed": {"tier": "api", "image": "shop-feed:1", "port": 8100, "paths": ["/feed"]},
         "mailer": {"tier": "worker", "image": "shop-worker:1", "alive": ["true"]},
         "mysql": {
@@ -66,6 +66,7 @@ APP: dict[str, Any] = {
 S3 = {"endpoint": "https://s3.example.com", "bucket": "shop-backups", "access_key": "s3-id", "secret_key": "s3-key"}
 DOCKER: dict[str, Any] = {
     "platform": "docker",
+    "hosts": {"admin": "admin.localhost"},
     "docker": {"host": "unix:///run/docker.sock"},
     "gateway": {"ports": {"api": 9001}, "metrics_port": 9002},
     "monitoring": {"exporters": {}, "port": 9003},
@@ -78,6 +79,7 @@ DOCKER: dict[str, Any] = {
 }
 CLUSTER: dict[str, Any] = {
     "platform": "kubernetes",
+    "hosts": {"admin": "admin.example.com"},
     "registry": "registry.example.com/team",
     "release": {},
     "slo": {},

@@ -356,3 +356,25 @@ def test_url_check_after_make_up_fails_if_the_application_answers_with_an_error(
             assert " answers " in capsys.readouterr().err
     with pytest.raises(RunError, match=r"does not answer: .*refused"):
         url_check.check(url, app, "dev")
+
+
+@pytest.mark.parametrize(("status", "problem"), [(200, ""), (404, ""), (503, "/a answers 503")])
+def test_url_check_requests_the_first_path_of_a_service_with_a_host_of_its_own(
+    status: int, problem: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pulumi import RunError
+
+    from ci import url_check
+    from components.config import load_app
+
+    monkeypatch.setattr(url_check, "PATIENCE", 0.5)
+    web = {"image": "x:1", "port": 8000}
+    admin = {"tier": "web", **web, "host": "admin", "paths": ["/a"]}
+    app = load_app({"name": "x", "version": "1", "web": web, "services": {"admin": admin}})
+    with serve(a=status) as url:
+        if problem:
+            with pytest.raises(RunError, match=problem):
+                url_check.check_service(url, app, "admin", "dev")
+        else:
+            url_check.check_service(url, app, "admin", "dev")
+            assert f"{url}/a answers {status}" in capsys.readouterr().err

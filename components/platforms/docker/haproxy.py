@@ -9,7 +9,7 @@ map`) and 9.4 (master CLI).
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...config import Environment
 from ...config.paths import normalise
@@ -39,6 +39,7 @@ FIRST_OWN_PORT = 8081
 REPLICAS = 10
 STATE = f"{FOLDER}/servers.state"
 """File with the health of backend servers. After a reload the new process reads the file, and uses healthy servers at once."""
+_HOST = "txn.host"
 NAMES_SLOT = "{ var(txn.asked) -m found }"
 """HAProxy condition: the request names a slot in its header."""
 
@@ -171,6 +172,24 @@ def _path_condition(path: str) -> str:
     return f"{{ var({_NORMAL}) -m beg -- {quote(normalise(path))} }}"
 
 
+def _host_condition(route: Route, own_hosts: Collection[str]) -> str:
+    """Return the HAProxy condition that a request names the host of a route, after a space. Without `own_hosts` the text is empty.
+
+    A service with a host of its own answers this host only. Other services answer all hosts that no service has.
+    """
+    if route.host:
+        return f" {_names_host([route.host])}"
+    return f" !{_names_host(own_hosts)}" if own_hosts else ""
+
+
+def _names_host(hosts: Collection[str]) -> str:
+    return f"{{ var({_HOST}) -m str {' '.join(map(quote, hosts))} }}"
+
+
+def _own_hosts(routes: Iterable[Route]) -> list[str]:
+    return sorted({route.host for route in routes if route.host})
+
+
 def _readiness_condition(route: Route) -> str:
     return f"{{ var(txn.tier) -m str {route.tier} }}"
 
@@ -200,7 +219,8 @@ def configuration(
         url: address that users open, for the headers of health checks.
         metrics: True to serve HAProxy's Prometheus metrics.
     """
-    sticky = any(route.sticky for routes in slots.values() for route in routes)
+    all_routes = [route for routes in slots.values() for route in routes]
+    sticky, own_hosts = any(route.sticky for route in all_routes), _own_hosts(all_routes)
     front = [
         "frontend gateway",
         f"  bind :{PORT}",
@@ -218,6 +238,7 @@ def configuration(
         f"  http-request set-var(txn.request) unique-id unless {{ var(txn.request) -m reg -- {_ID} }}",
         "  http-request set-header X-Request-Id %[var(txn.request)]",
         *_NORMALISE,
+        *([f"  http-request set-var({_HOST}) req.hdr(Host),field(1,:),lower"] if own_hosts else ()),
         f"  log-format '{LOG}'",
     ]
     for slot, routes in sorted(slots.items()):
@@ -226,7 +247,7 @@ def configuration(
         front += _backend_rules(slot, routes, with_own_port, f"{{ var(txn.slot) -m str {slot} }}")
     blocks = ["\n".join([*front, "  default_backend none"])]
     blocks += ["\n".join(_backend(route, slot, url)) for slot, routes in sorted(slots.items()) for route in routes]
-    blocks.append(_NONE)
+    blocks += [_NONE, *([_NO_PATH] if own_hosts else ())]
     if metrics:
         blocks.append(_METRICS)
     return "\n\n".join([_HEAD.rstrip(), *blocks]) + "\n"
@@ -235,8 +256,8 @@ def configuration(
 def _rules(routes: Sequence[Route], slot_condition: str) -> list[str]:
     """Return the rules for hidden paths and readiness paths of a slot.
 
-    Requests to hidden paths get status 404. A tier's readiness path is rewritten to the tier's health path, but only in
-    requests that name a slot in a header, such as requests of the smoke test.
+    Requests to hidden paths get status 404 at every host. A tier's readiness path is rewritten to the tier's health path, but only
+    in requests that name a slot in a header and the tier's host, such as requests of the smoke test.
 
     Args:
         routes: routes of a slot.
@@ -248,9 +269,10 @@ def _rules(routes: Sequence[Route], slot_condition: str) -> list[str]:
         for path in route.hidden
     ]
     for route in routes:
-        rules.append(
-            f"  http-request set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {NAMES_SLOT} {slot_condition}"
+        conditions = (
+            f"{{ path {readiness(route)} }} {NAMES_SLOT} {slot_condition}{_host_condition(route, _own_hosts(routes))}"
         )
+        rules.append(f"  http-request set-var(txn.tier) str({route.tier}) if {conditions}")
     return rules + [
         f"  http-request set-path {quote_log_format(route.health)} if {_readiness_condition(route)} {slot_condition}"
         for route in routes
@@ -265,11 +287,13 @@ def _backend_rules(
     rules += [
         f"  use_backend {tier}-{slot} if {{ dst_port {port} }} {slot_condition}" for tier, port in own_ports.items()
     ]
+    own_hosts = _own_hosts(routes)
     prefixes = [(prefix, route) for route in routes for prefix in route.prefixes]
     for prefix, route in sorted(prefixes, key=lambda pair: -len(normalise(pair[0]))):
-        match = slot_condition if normalise(prefix) == b"/" else f"{slot_condition} {_path_condition(prefix)}"
+        match = slot_condition + _host_condition(route, own_hosts)
+        match = match if normalise(prefix) == b"/" else f"{match} {_path_condition(prefix)}"
         rules.append(f"  use_backend {route.tier}-{slot} if {match}")
-    return rules
+    return [*rules, *([f"  use_backend no-path if {slot_condition} {_names_host(own_hosts)}"] if own_hosts else ())]
 
 
 def _release_cookie_rules() -> list[str]:
@@ -319,6 +343,10 @@ def _health_check(route: Route, url: str) -> list[str]:
 _NONE = """\
 backend none
   http-request return status 503 content-type text/plain string "No release is live yet.\\n" hdr Retry-After 5"""
+
+_NO_PATH = """\
+backend no-path
+  http-request return status 404 content-type text/plain string "No service has this path at this host.\\n\""""
 
 _METRICS = f"""\
 frontend metrics

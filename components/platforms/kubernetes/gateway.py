@@ -7,7 +7,7 @@ from pulumi import Output, Resource, ResourceHook, ResourceHookArgs
 from ...model.names import LABEL_SWITCH
 from ...model.workload import Route
 from ...options import before_change
-from ...release.checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Entry
+from ...release.checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Entry, observe
 from ..base import Dependencies, DesiredState, SlotTarget
 from . import client, errors, policies
 from .objects import Manifest
@@ -23,7 +23,8 @@ class GatewayOperations(Registrar):
 
     def deploy_gateway(self, parent: Resource) -> Resource:
         smoke_policy = self.object(parent, policies.gateway_policy(self.scope, self.cluster))
-        gateway = own_gateway(self.scope, self.cluster)
+        own_hosts = self.environment.own_hosts(self.app).values()
+        gateway = own_gateway(self.scope, self.cluster, own_hosts)
         return self.object(parent, gateway, [smoke_policy]) if gateway else smoke_policy
 
     def route_slot(
@@ -32,7 +33,7 @@ class GatewayOperations(Registrar):
         # From now on, requests with the cookie of this slot's previous release go to the live slot. Pods of the previous release
         # still answer for a while.
         labels = self.scope.labels(self.app.name, "preview", target)
-        spec = slot_spec(self.scope, self.cluster, routes, target)
+        spec = self._slot_spec(routes, target)
         return [self.object(parent, http_route(self.scope, f"{self.app.name}-{target.slot}", labels, spec), after)]
 
     def suspended_route(self, entry: Entry) -> DesiredState | None:
@@ -63,10 +64,14 @@ class GatewayOperations(Registrar):
         """
         spec = self._kept_spec(target) if routes is None else None
         slot_routes = target.release.routes if routes is None else routes
-        spec = spec or slot_spec(self.scope, self.cluster, slot_routes, target)
+        spec = spec or self._slot_spec(slot_routes, target)
         labels = self.scope.labels(self.app.name, "switch", target) | {LABEL_SWITCH: str(count)}
-        live = {**spec, "rules": live_rules(spec["rules"])}
+        live = {**spec, "rules": live_rules(spec["rules"], by_host=any(route.host for route in slot_routes))}
         return http_route(self.scope, self.app.name, labels, live)
+
+    def _slot_spec(self, routes: Sequence[Route], target: SlotTarget) -> Manifest:
+        other = observe(self.checkpoint).slots.get(target.slot.other)
+        return slot_spec(self.scope, self.cluster, routes, target, other.release.routes if other else ())
 
     def restore_switch(
         self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, before_switch: bool

@@ -11,12 +11,11 @@ from pulumi import ComponentResource, Output, Resource, ResourceOptions
 from .kept import replay
 from .model.names import ROLE_SINGLE
 from .platforms import LiveObject, SlotTarget
-from .release.checkpoint import LABEL_RELEASE, Checkpoint, Entry
+from .release.checkpoint import LABEL_RELEASE, LIVE_SERVICE, Checkpoint, Entry
 from .rollout import Rollout
 from .slots import Slots
 from .switch import Switch
 
-LIVE_SERVICE = "tiers:live:LiveService"
 HANDOVER = "handover"
 """Name of the output with the seconds that the last handover took."""
 

@@ -78,6 +78,9 @@ def classify(entry: Entry) -> Membership:
     if component == checkpoint.SLOT:
         slot = entry.parent.rpartition("::")[2].partition("-")[0]
         return Membership(area=Area.SLOT, owner=entry.tier or name, slot=slot, holds_data=has_data)
+    if component == checkpoint.LIVE_SERVICE:
+        # The switch hands these objects over to the new release.
+        return Membership(area=Area.SWITCH, owner=entry.parent.rpartition("::")[2])
     area = Area.SWITCH if component == checkpoint.SWITCH else Area.SHARED
     return Membership(area=Area.DATA if has_data or service else area, owner=service or name, holds_data=has_data)
 

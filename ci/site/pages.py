@@ -95,7 +95,7 @@ def _relinked(page: str, text: str, path: str, anchor: str) -> str:
 
 
 def _targets(page: str, text: str) -> Iterator[str]:
-    """Yield the files and folders that a text of a page links to, as paths from the repository's root."""
+    """Yield the target of each link in a page's text: a file or a folder, as a path from the repository's root."""
     return (_target(page, path) for _, path, _ in _LINK.findall(text) if path and "://" not in path)
 
 

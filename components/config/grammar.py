@@ -448,7 +448,7 @@ AN_IDENTIFIER = "use at most 63 lower-case letters, digits and underscores, and 
 
 
 def identifier(value: object) -> str:
-    """Check a name that needs no quotes in SQL and PromQL.
+    """Check that a text is a name that SQL and PromQL accept without quotes, and return it.
 
     Raises:
         RefusalError: the value is not a valid name.

@@ -35,6 +35,8 @@ SWITCHES = "switches"
 """Name of the output that stores the number of the last switch. `Switch` has this output. If a kept slot was live before the
 update, its `Slot` has a copy."""
 
+LIVE_SERVICE = "tiers:live:LiveService"
+"""Type token of the components whose objects only the live release has."""
 LIVE_OBJECTS = "live_objects"
 """Name of the output of `Slot` with the objects that only the live release has, by the name of their service."""
 

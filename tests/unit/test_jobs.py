@@ -18,13 +18,12 @@ from ci.scheduled_jobs import live_jobs
 from ci.scheduled_jobs import problems as job_problems
 from components.config import ConfigError, load_app
 from components.config.grammar import cron_times
-from components.live_service import LIVE_SERVICE
 from components.model.names import JOB_STATE, LABEL_DATA, LABEL_RELEASE, LABEL_SLOT
 from components.model.schedules import Schedule, posix_rule
 from components.model.workload import Job
 from components.platforms import JobRun, SlotTarget
 from components.platforms.docker import job_runner
-from components.release.checkpoint import parse
+from components.release.checkpoint import LIVE_SERVICE, parse
 from components.release.planner import Release, Slot
 from policy.rules import RULES
 

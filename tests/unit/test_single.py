@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from ci.check import expected_replicas
+from ci.preview.read import Area, parse_preview
+from ci.preview.risk import dangers
 from components.availability import missing_images
 from components.config import ConfigError, load_app, load_environment
-from components.live_service import LIVE_SERVICE
 from components.model.names import LABEL_CONTENT, LABEL_RELEASE, LABEL_SLOT
-from components.release.checkpoint import LIVE_OBJECTS, parse
+from components.release.checkpoint import LIVE_OBJECTS, LIVE_SERVICE, parse
 from components.release.planner import Slot
 from policy.rules import RULES
 
@@ -219,3 +220,11 @@ def test_more_than_one_process_is_refused(key: str, value: object) -> None:
         ConfigError, match=rf"environment.tiers.beat.{key}: app.services.beat.single allows one process; remove {key}"
     ):
         load_environment(size, model)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_preview_of_a_release_reports_no_danger_for_the_replaced_process(stack: str) -> None:
+    preview = parse_preview(preview_output(checkpoint_of(first(stack)), second(stack)), stack)
+    assert [text for text in dangers(preview) if "beat" in str(text)] == []
+    [change] = [change for change in preview.changes if change.entry.name == NAMES[stack]]
+    assert (change.area, change.membership.owner) == (Area.SWITCH, "beat")

@@ -16,7 +16,7 @@ _COPIED = ("Entrypoint", "Env", "User", "WorkingDir")
 
 
 def settings(attributes: Mapping[str, Any], command: Sequence[str], *, terminal: bool) -> dict[str, Any]:
-    """Return the settings of a container that runs one command with the settings of a service's container.
+    """Return the settings of a new container that runs one command. They are those of a service's container, except for the command.
 
     The entrypoint stays, as in tasks. It includes the program that exports the variables with secrets. The container has no health
     check and publishes no port, and the engine removes it when the command ends.

@@ -46,7 +46,7 @@ ThreadingHTTPServer(("", 8300), Handler).serve_forever()
 """Second frontend: answers each request with its name, its addresses, and the host of the request."""
 
 
-@pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=[pytest.param("docker", marks=pytest.mark.long), pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Deploy the board without its second frontend."""
     stack = create_board(request.param, tmp_path_factory.mktemp("hosts"), "e2e-hosts")

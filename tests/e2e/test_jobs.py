@@ -95,6 +95,7 @@ def test_make_run_runs_a_job_now(stack: Stack) -> None:
     assert len(ticks(stack)) > before
 
 
+@pytest.mark.long
 def test_every_due_minute_has_one_run_over_releases_and_rollbacks_and_no_request_is_lost(stack: Stack) -> None:
     del stack.app["jobs"]["broken"]
     wait_for_minute(stack, 1)

@@ -90,12 +90,14 @@ def test_process_runs_once_over_a_switch_and_no_request_is_lost(stack: Stack, st
     print(f"\n{step}: gaps of all handovers in seconds: {gaps(stack)}")
 
 
+@pytest.mark.long
 def test_update_after_a_switch_changes_nothing(stack: Stack) -> None:
     before = processes(stack)
     assert set(stack.up().changes) == {"unchanged"}
     assert processes(stack) == before
 
 
+@pytest.mark.long
 def test_release_that_waits_leaves_the_process_and_promotion_replaces_it(stack: Stack) -> None:
     before = processes(stack)
     stack.environment["release"] = {**stack.environment.get("release", {}), "promote": "manual"}
@@ -129,6 +131,7 @@ def test_command_runs_in_the_process_and_with_its_settings(stack: Stack) -> None
     assert stack.run_ci("container", "beat", "printenv RELEASE").strip().splitlines()[-1] == stack.live()["release"]
 
 
+@pytest.mark.long
 def test_process_that_fails_is_reported_and_a_rollback_restores_the_old_one(stack: Stack) -> None:
     before, live = processes(stack), stack.live()["release"]
     good: dict[str, Any] = stack.app["services"]["beat"]

@@ -310,8 +310,8 @@ def test_release_after_a_failed_release_goes_live(stack: ClusterStack) -> None:
 @pytest.mark.long
 def test_unbound_volume_claim_is_reported(tmp_path: Path) -> None:
     stack = ClusterStack(tmp_path / "claim", "e2e-claim")
-    for tier in ("api", "worker", "database"):
-        stack.app.pop(tier)
+    for key in ("api", "worker", "database", "figures"):
+        stack.app.pop(key)
     stack.app["cache"]["start_within"] = "5s"
     stack.environment["kubernetes"]["schedule_within"] = "20s"
     stack.environment["tiers"] = {"cache": {"storage_class": "nowhere", "reserve": 0.05}}

@@ -398,6 +398,16 @@ def deployment(stack: Stack) -> Generator[Stack]:
         stack.remove()
 
 
+def destroy_without_leftovers(stack: Stack) -> None:
+    """Destroy a stack, and assert that the engine or the namespace has no object of the stack."""
+    if stack.environment.get("protect_data"):
+        stack.environment["protect_data"] = False
+        stack.up()
+    assert stack.destroy().code == 0
+    assert isinstance(stack, DockerStack | ClusterStack)
+    assert stack.leftovers() == []
+
+
 def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
     """Wait up to `seconds` until a condition is true.
 

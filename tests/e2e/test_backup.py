@@ -288,7 +288,10 @@ STORE: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[pytest.param("docker", marks=pytest.mark.long), pytest.param("kubernetes", marks=pytest.mark.long)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("docker", marks=pytest.mark.long), pytest.param("kubernetes", marks=pytest.mark.long)],
+)
 def with_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Deploy the board with a store, whose volumes are backed up into a volume. The board's own database has no backups."""
     stack = create_board(request.param, tmp_path_factory.mktemp("store-backup"), "e2e-store-backup")

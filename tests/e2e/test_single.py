@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from .stack import ClusterStack, DockerStack, Stack, create_board, deployment, eventually, steady_requests
+from .stack import (
+    ClusterStack,
+    DockerStack,
+    Stack,
+    create_board,
+    deployment,
+    destroy_without_leftovers,
+    eventually,
+    steady_requests,
+)
 
 TICKER = """
 import os, pathlib, signal, time, uuid
@@ -152,9 +161,4 @@ def test_process_that_fails_is_reported_and_a_rollback_restores_the_old_one(stac
 
 
 def test_destroy_leaves_nothing(stack: Stack) -> None:
-    if stack.environment.get("protect_data"):
-        stack.environment["protect_data"] = False
-        stack.up()
-    assert stack.destroy().code == 0
-    assert isinstance(stack, DockerStack | ClusterStack)
-    assert stack.leftovers() == []
+    destroy_without_leftovers(stack)

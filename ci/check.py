@@ -123,13 +123,10 @@ class Live:
         )
 
     def jobs(self) -> str:
-        runs, now = self._inspector.job_runs(), datetime.now(UTC)
-        if wrong := [*scheduled_jobs.problems(self.checkpoint_state, runs, now)]:
+        jobs = scheduled_jobs.live_jobs(self.checkpoint_state, self._inspector.job_runs)
+        if wrong := scheduled_jobs.problems(jobs, self.checkpoint_state, datetime.now(UTC)):
             raise RunError("; ".join(wrong))
-        return (
-            ", ".join(job.name for job in scheduled_jobs.live_jobs(self.checkpoint_state, runs))
-            or "the live release has none"
-        )
+        return ", ".join(job.name for job in jobs) or "the live release has none"
 
     def backups(self) -> str:
         if problem := backup_problem(self.checkpoint_state, self.slot):

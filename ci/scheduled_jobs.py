@@ -1,10 +1,10 @@
-"""Scheduled jobs of the live release: last runs, next due times, and problems. All functions are pure."""
+"""Scheduled jobs of the live release: last runs, next due times, and problems. All functions are pure, except for the function that the caller passes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from components.config.grammar import cron_times
+from components.config import grammar
 from components.model.names import LABEL_SLOT, ROLE_JOB
 from components.model.schedules import Schedule
 from components.platforms import JobRun
@@ -54,33 +54,30 @@ class JobStatus:
         return ""
 
 
-def live_jobs(checkpoint: Checkpoint, runs: Sequence[JobRun]) -> list[JobStatus]:
+def live_jobs(checkpoint: Checkpoint, read_runs: Callable[[], Sequence[JobRun]]) -> list[JobStatus]:
     """Return the scheduled jobs of the live release, by name.
 
     Args:
         checkpoint: checkpoint of the stack.
-        runs: runs that the platform knows (`Inspector.job_runs`).
+        read_runs: function that returns the runs that the platform knows (`Inspector.job_runs`). It is called only if there is a job.
     """
-    live, last = observe(checkpoint).live, {run.job: run for run in runs}
-    entries = [
+    live = observe(checkpoint).live
+    jobs = [
         entry.job
         for entry in checkpoint.entries
         if entry.custom and entry.role == ROLE_JOB and entry.labels.get(LABEL_SLOT) == live
     ]
+    last = {run.job: run for run in read_runs()} if jobs else {}
     return [
-        JobStatus(
-            name=name, cron=cron, schedule=Schedule.from_times(cron_times(cron.split()), zone), last=last.get(name)
-        )
-        for name, cron, zone in sorted(entries)
+        JobStatus(name=name, cron=cron, schedule=grammar.schedule(cron, zone), last=last.get(name))
+        for name, cron, zone in sorted(jobs)
     ]
 
 
-def problems(checkpoint: Checkpoint, runs: Sequence[JobRun], now: datetime) -> Iterator[str]:
-    """Yield a text for each job of the live release that failed or is overdue."""
+def problems(jobs: Iterable[JobStatus], checkpoint: Checkpoint, now: datetime) -> list[str]:
+    """Return a text for each job of the live release that failed or is overdue."""
     switched = _last_switch(journal.entries(checkpoint), now)
-    for job in live_jobs(checkpoint, runs):
-        if problem := job.problem(now, switched):
-            yield problem
+    return [problem for job in jobs if (problem := job.problem(now, switched))]
 
 
 def _last_switch(switches: Sequence[Mapping[str, object]], now: datetime) -> datetime:

@@ -47,14 +47,14 @@ def main(stack: str) -> None:
     shared = [f"{tier} {count}/{total}" for (slot_name, tier), (count, total) in sorted(ready.items()) if not slot_name]
     print(f"  shared   ready: {', '.join(shared) or 'none'}\n")
     print("\n".join(_switches(journal.entries(parsed))) or "  no switch is recorded")
-    runs = inspector.job_runs()
-    if jobs := scheduled_jobs.live_jobs(parsed, runs):
+    now = datetime.now(UTC)
+    if jobs := scheduled_jobs.live_jobs(parsed, inspector.job_runs):
         print("\n  jobs")
-        print("\n".join(f"  {job.describe(datetime.now(UTC))}" for job in jobs))
+        print("\n".join(f"  {job.describe(now)}" for job in jobs))
     print("\n".join(_commands(stack)))
     if parsed.pending:
         print(f"\n  the last update was interrupted during {', '.join(parsed.pending)}: run `make heal ENV={stack}`")
-    if wrong := [*problems(exported, present, stack), *scheduled_jobs.problems(parsed, runs, datetime.now(UTC))]:
+    if wrong := [*problems(exported, present, stack), *scheduled_jobs.problems(jobs, parsed, now)]:
         print("\n  wrong:")
         print("\n".join(f"  - {line}" for line in wrong))
 

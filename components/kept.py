@@ -107,8 +107,9 @@ class KeptSlot(ComponentResource):
         self.gates = gates
         stored = live_object_states(checkpoint, slot)
         self.live_objects = {name: LiveObject.from_state(state) for name, state in stored.items()}
+        copies = {LIVE_OBJECTS: stored or None, **_copies(rollout, slot, slot_resources)}
         proven = str(state.release) if state.proven else None
-        self.register_outputs(component_outputs(inputs, proven=proven, **_copies(rollout, slot, slot_resources)))
+        self.register_outputs(component_outputs(inputs, proven=proven, **copies))
 
 
 def _copies(rollout: Rollout, slot: Slot, slot_resources: "_SlotResources") -> dict[str, Any]:
@@ -123,7 +124,6 @@ def _copies(rollout: Rollout, slot: Slot, slot_resources: "_SlotResources") -> d
         SWITCHES: switches,
         RECORDED: settings_json(rollout.context.checkpoint),
         MEMORY: remember(slot_resources.entries.values()),
-        LIVE_OBJECTS: live_object_states(rollout.context.checkpoint, slot) or None,
     }
 
 

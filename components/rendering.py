@@ -21,12 +21,11 @@ from .config import (
     ServiceSettings,
     Source,
     Worker,
+    grammar,
 )
-from .config.grammar import cron_times
 from .config.own_files import find_folder, find_in_repository
 from .context import Description
 from .model import names, services
-from .model.schedules import Schedule
 from .model.services import DATABASE
 from .model.workload import (
     SEED,
@@ -279,7 +278,7 @@ def _jobs(service: str, description: Description) -> tuple[Job, ...]:
             timeout=job.timeout,
             path=f"app.jobs.{name}",
             cron=job.schedule,
-            schedule=Schedule.from_times(cron_times(job.schedule.split()), job.timezone),
+            schedule=grammar.schedule(job.schedule, job.timezone),
             overlaps=job.overlap == "allow",
             retries=job.retries,
             makes_up=job.missed == "once",

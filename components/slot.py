@@ -74,19 +74,16 @@ class Slot(ComponentResource):
         tasks = self._run_tasks(args, target, provisioned)
         self.services = self._start_services(args, target, provisioned, rerouted, tasks.before_services)
         running = [resource for service in self.services.values() for resource in service.ready]
-        job_objects = dict[str, LiveObject]()
-        for name, service in self.services.items():
-            workload, waits_for = rollout.application.workloads[name], [*service.ready, *tasks.before_services]
-            objects, resources = platform.prepare_jobs(service, workload, target, provisioned, waits_for)
-            job_objects |= objects
-            running += resources
+        workloads, before_jobs = list(rollout.application.workloads.values()), [*running, *tasks.before_services]
+        jobs, job_resources = platform.prepare_jobs(self, workloads, target, provisioned, before_jobs)
+        running += job_resources
         before_smoke = [args.gateway, *rerouted, *running, *tasks.gates.values()]
         smoke = platform.run_smoke_test(self, routes, target, before_smoke)
         started = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
         self.gates = {**tasks.gates, "tiers": started, "smoke": smoke}
         passed = smoke.apply(lambda _: str(target.release))
         singles = {name: service.live_object for name, service in self.services.items() if service.live_object}
-        self.live_objects = {**singles, **job_objects}
+        self.live_objects = {**singles, **jobs}
         stored = {name: item.to_state() for name, item in self.live_objects.items()} or None
         snapshot = memory.record(rollout.context.stack, rollout.context.root, target.slot, smoke)
         self.register_outputs(component_outputs(inputs, proven=passed, made=snapshot, **{LIVE_OBJECTS: stored}))

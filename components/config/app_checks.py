@@ -121,8 +121,9 @@ def _job_errors(app: App) -> Iterator[str]:
             next(tier for tier, service in app.slot_services.items() if names.JOB_STATE in service.volumes)
         )
         yield f"{owner}.volumes.{names.JOB_STATE}: the program uses this name for the volume of scheduled jobs; use another name"
-    if app.jobs and names.JOB in app.services:
-        yield f"app.services.{names.JOB}: scheduled jobs use names that begin with {names.JOB}-; use another name for the service"
+    for service in sorted(app.services) if app.jobs else ():
+        if service == names.JOB or service.startswith(f"{names.JOB}-"):
+            yield f"app.services.{service}: scheduled jobs use names that begin with {names.JOB}-; use another name for the service"
 
 
 def _routing_errors(app: App) -> Iterator[str]:

@@ -11,7 +11,7 @@ from posixpath import normpath
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from ..model import schedules
+from ..model.schedules import Schedule, posix_rule
 
 
 class RefusalError(ValueError):
@@ -701,6 +701,11 @@ def cron_times(fields: Sequence[str]) -> list[set[int]]:
     return [_cron_field(text, *field) for text, field in zip(fields, _FIELDS, strict=True)]
 
 
+def schedule(expression: str, zone: str) -> Schedule:
+    """Return the schedule of a valid cron expression in a time zone."""
+    return Schedule.from_times(cron_times(expression.split()), zone)
+
+
 def time_zone(value: object) -> str:
     """Check the name of a time zone in the IANA database, as in `Europe/Berlin`.
 
@@ -710,7 +715,7 @@ def time_zone(value: object) -> str:
     noun, fix = "a time zone", "write a name of the IANA database, as in Europe/Berlin, or UTC"
     text = text_of(value, noun, fix)
     try:
-        schedules.posix_rule(text)
+        posix_rule(text)
     except (LookupError, OSError, ValueError):
         _refuse(value, noun, fix)
     return text

@@ -8,8 +8,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-LONGEST = 366 * 5
-"""Number of days within which every schedule has a due time. A schedule of 29 February may have none for eight years."""
+SEARCHED_DAYS = 366 * 5
+"""Number of days in which the next due time is searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +37,27 @@ class Schedule:
 
     def is_due(self, moment: datetime) -> bool:
         """Return whether the minute of `moment` is a due time."""
-        local = moment.astimezone(zoneinfo.ZoneInfo(self.zone))
-        is_day = local.day in self.days and local.month in self.months and local.weekday() in self.weekdays
-        return is_day and local.hour in self.hours and local.minute in self.minutes
+        return self._is_local_time(moment.astimezone(zoneinfo.ZoneInfo(self.zone)))
+
+    def _is_local_day(self, local: datetime) -> bool:
+        return local.day in self.days and local.month in self.months and local.weekday() in self.weekdays
+
+    def _is_local_time(self, local: datetime) -> bool:
+        return self._is_local_day(local) and local.hour in self.hours and local.minute in self.minutes
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """Return the first due time after `moment`, in UTC, or None if there is none within `LONGEST` days.
+        """Return the first due time after `moment`, in UTC, or None if there is none within `SEARCHED_DAYS` days.
 
         Compare every minute of the days that match, because a change to or from summer time skips or repeats local times.
         """
         zone, minute = zoneinfo.ZoneInfo(self.zone), moment.astimezone(UTC).replace(second=0, microsecond=0)
-        end = minute + timedelta(days=LONGEST)
+        end = minute + timedelta(days=SEARCHED_DAYS)
         while minute < end:
             minute += timedelta(minutes=1)
             local = minute.astimezone(zone)
-            if self.is_due(minute):
+            if self._is_local_time(local):
                 return minute
-            if not (local.day in self.days and local.month in self.months and local.weekday() in self.weekdays):
+            if not self._is_local_day(local):
                 # Skip to a time before the next local midnight. Days have 23 to 25 hours.
                 minute += timedelta(minutes=max(0, (23 - local.hour) * 60 - 61))
         return None

@@ -276,8 +276,8 @@ class Job(Task):
     """A command that the live release runs at due times, in the image and with the settings of a service.
 
     Example:
-        times = grammar.cron_times("*/15 * * * *".split())
-        job = Job(name="digest", command=("digest",), timeout=600, cron="*/15 * * * *", schedule=Schedule.from_times(times, "UTC"))
+        schedule = grammar.schedule("*/15 * * * *", "UTC")
+        job = Job(name="digest", command=("digest",), timeout=600, cron="*/15 * * * *", schedule=schedule)
     """
 
     cron: str

@@ -368,12 +368,12 @@ class Deployer(Protocol):
     def prepare_jobs(
         self,
         parent: Resource,
-        workload: Workload,
+        workloads: Sequence[Workload],
         target: SlotTarget,
         provisioned: Mapping[str, Resource],
         after: Dependencies,
     ) -> tuple[Mapping[str, LiveObject], Sequence[Resource]]:
-        """Prepare the scheduled jobs of a workload. They don't run before their slot is live.
+        """Prepare the scheduled jobs of a slot's workloads. They don't run before their slot is live.
 
         Returns:
             Objects of the live release that run the jobs, by their name, and resources that must exist before traffic moves.

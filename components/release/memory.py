@@ -136,15 +136,12 @@ def missing_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
 
 def missing_live_objects(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     """Return the objects that only the live release has, and that an update must deploy if the slot is live after it."""
-    component = checkpoint.find(SLOT, slot)
-    release = f"{component.inputs['version']}-{component.inputs['digest']}" if component else ""
-    deployed = {entry.name for entry in checkpoint.entries if entry.labels.get(LABEL_RELEASE) == release}
-    states = live_object_states(checkpoint, slot).values()
-    return tuple(
+    stored = [
         Entry(urn=state["name"], type=state["type"], parent="", custom=True, inputs=state["inputs"])
-        for state in states
-        if state["name"] not in deployed
-    )
+        for state in live_object_states(checkpoint, slot).values()
+    ]
+    deployed = {(entry.name, entry.labels.get(LABEL_RELEASE)) for entry in checkpoint.entries}
+    return tuple(entry for entry in stored if (entry.name, entry.labels.get(LABEL_RELEASE)) not in deployed)
 
 
 def needed_images(entries: Iterable[Entry], checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:

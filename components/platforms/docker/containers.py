@@ -60,9 +60,21 @@ def inputs_of(args: docker.ContainerArgs) -> dict[str, Input[Any]]:
     }
 
 
-def label_inputs(labels: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return labels as an input of a container's resource."""
+def label_inputs(labels: Mapping[str, str]) -> list[Any]:
+    """Return labels as an input of a container's resource: as mappings, as they are in a checkpoint."""
     return [{"label": label, "value": value} for label, value in sorted(labels.items())]
+
+
+def prevent_start(args: docker.ContainerArgs, *, uploads: bool = False) -> None:
+    """Change the arguments of a container that only fills the volumes that it mounts: it is created, but never starts.
+
+    Args:
+        args: arguments of the container.
+        uploads: True if files are copied into the container. The engine refuses this if the root is read-only, even if the files go into a
+            volume.
+    """
+    args.start, args.must_run, args.restart, args.network_mode = False, False, "no", "none"
+    args.read_only = not uploads
 
 
 def hardened_args(name: str, image: Input[str], labels: Mapping[str, str], process: Process) -> docker.ContainerArgs:
@@ -86,5 +98,5 @@ def hardened_args(name: str, image: Input[str], labels: Mapping[str, str], proce
         log_driver="json-file",
         log_opts={"max-size": "10m", "max-file": "3"},
         network_mode="bridge",
-        labels=[docker.ContainerLabelArgs(label=label, value=value) for label, value in sorted(labels.items())],
+        labels=label_inputs(labels),
     )

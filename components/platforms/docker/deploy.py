@@ -21,7 +21,7 @@ from ...model import names, services
 from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, ScheduledCommand, Task, Volume, Workload
 from ...release.checkpoint import LABEL_ATTEMPT, Entry
 from ...release.planner import Slot
-from ...state.docker import VOLUME
+from ...state.docker import VOLUME, without_label
 from ..base import Dependencies, Deployer, DesiredState, LiveObject, SlotTarget
 from ..process import Process
 from . import keys, programs
@@ -119,11 +119,12 @@ class DockerDeployer(GatewayOperations, JobOperations, MonitoringOperations):
     ) -> tuple[LiveObject, Sequence[Resource]]:
         name, volumes = f"{workload.tier}-1", self.tier_volumes(workload)
         replica = Replica(name=name, alias=workload.tier, role=names.ROLE_SINGLE, target=target, volumes=volumes)
-        inputs = inputs_of(self._container_args(workload, replica, provisioned))
-        labels = self._labels(replica.role, name, target, tier=workload.tier)
-        inputs["labels"] = label_inputs({key: labels[key] for key in labels if key != LABEL_ATTEMPT})
         single = LiveObject(
-            path=self.app.path(workload.tier), type=CONTAINER, name=name, inputs=inputs, within=workload.start_within
+            path=self.app.path(workload.tier),
+            type=CONTAINER,
+            name=name,
+            inputs=inputs_of(self._container_args(workload, replica, provisioned)),
+            within=workload.start_within,
         )
         return single, [*provisioned.values()]
 
@@ -140,7 +141,8 @@ class DockerDeployer(GatewayOperations, JobOperations, MonitoringOperations):
             impact=self.impact,
         )
         opts = self._options(parent, after, hooks=hooks, delete_before_replace=True)
-        inputs = {**live_object.inputs, "labels": [*live_object.inputs["labels"], *attempt]}
+        inputs = without_label(live_object.inputs, LABEL_ATTEMPT)
+        inputs["labels"] = [*inputs["labels"], *attempt]
         return CustomResource(live_object.type, name, inputs, opts)
 
     def run_task(

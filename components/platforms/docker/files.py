@@ -11,7 +11,7 @@ from ...model.workload import SCRIPTS, SECRETS, Image, Workload
 from ...release.checkpoint import Entry
 from ..base import DesiredState, SlotTarget
 from ..process import Process, service_urls
-from .containers import hardened_args
+from .containers import hardened_args, prevent_start
 from .haproxy import USER
 from .images import remote_image
 from .programs import SOURCE, env_file
@@ -106,8 +106,7 @@ class FileOperations(Registrar):
             self.labels(role="programs"),
             Process(command=("true",), user=USER, writable=()),
         )
-        args.start, args.must_run, args.restart = False, False, "no"
-        args.network_mode = "none"
+        prevent_start(args)
         volume = self._volume(parent, name)
         args.volumes = [docker.ContainerVolumeArgs(container_path=SOURCE, volume_name=volume.name)]
         opts = self._options(parent, delete_before_replace=True)
@@ -130,10 +129,7 @@ class FileOperations(Registrar):
             self.labels(role=volume.role, tier=workload.tier),
             Process(command=("true",), user=workload.user, writable=()),
         )
-        # Never start this container, because it only copies files. Its root is writable, because the engine refuses to copy files
-        # into a container with a read-only root, even if the files go into a volume.
-        args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
-        args.network_mode = "none"
+        prevent_start(args, uploads=True)
         mounted = self._volume(parent, volume.name)
         args.volumes = [docker.ContainerVolumeArgs(container_path=volume.folder, volume_name=mounted.name)]
         args.uploads = [docker.ContainerUploadArgs(file=path, content=text) for path, text in volume.files.items()]

@@ -200,7 +200,8 @@ class DockerInspector:
             for instance in instances:
                 # Without a time limit the engine waits as long as the container's own setting says.
                 instance.stop()
-            output = one_off.run_to_end(self.location.host, source, command, writable=restore.folder)
+            result = one_off.run_to_end(self.location.host, source, command, writable=restore.folder)
+            output = _output_or_error(command, *result)
         finally:
             for instance in instances:
                 instance.start()

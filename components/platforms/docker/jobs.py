@@ -16,7 +16,7 @@ from ...state.docker import CONTAINER
 from ..base import Dependencies, LiveObject, SlotTarget
 from ..process import Process
 from . import programs
-from .containers import hardened_args, healthcheck, inputs_of, label_inputs
+from .containers import hardened_args, healthcheck, inputs_of, prevent_start
 from .errors import explain_container
 from .haproxy import USER
 from .job_runner import ENDS_WITHIN, FOLDER, LIVE_FILE, LIVE_OBJECT, runner
@@ -29,15 +29,16 @@ class JobOperations(Registrar):
     def prepare_jobs(
         self,
         parent: Resource,
-        workload: Workload,
+        workloads: Sequence[Workload],
         target: SlotTarget,
         provisioned: Mapping[str, Resource],
         after: Dependencies,
     ) -> tuple[Mapping[str, LiveObject], Sequence[Resource]]:
-        if not workload.jobs:
+        jobs = [(workload, job) for workload in workloads for job in workload.jobs]
+        if not jobs:
             return {}, []
-        volume = self._job_state(parent, workload, target, provisioned)
-        return {}, [self._job(parent, workload, job, target, provisioned, [*after, volume]) for job in workload.jobs]
+        needed = [*after, self._job_state(parent, target, provisioned)]
+        return {}, [self._job(parent, workload, job, target, provisioned, needed) for workload, job in jobs]
 
     def live_objects(self, target: SlotTarget) -> Mapping[str, LiveObject]:
         """Return the container that writes the name of the live slot into the volume when it is created. It never starts."""
@@ -45,26 +46,22 @@ class JobOperations(Registrar):
             return {}
         labels = self._labels(names.JOB_STATE, LIVE_OBJECT, target)
         args = self._toolbox_args(LIVE_OBJECT, labels)
-        # The engine refuses to copy files into a container with a read-only root.
-        args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
-        args.network_mode = "none"
+        prevent_start(args, uploads=True)
         args.volumes = [self._state_volume(FOLDER)]
         args.uploads = [docker.ContainerUploadArgs(file=LIVE_FILE, content=str(target.slot))]
-        inputs = inputs_of(args) | {"labels": label_inputs(labels)}
+        inputs = inputs_of(args)
         return {LIVE_OBJECT: LiveObject(path="app.jobs", type=CONTAINER, name=LIVE_OBJECT, inputs=inputs, within=60)}
 
-    def _job_state(
-        self, parent: Resource, workload: Workload, target: SlotTarget, provisioned: Mapping[str, Resource]
-    ) -> Resource:
+    def _job_state(self, parent: Resource, target: SlotTarget, provisioned: Mapping[str, Resource]) -> Resource:
         """Prepare the volume for the state of jobs: every user may create files in it, but change only their own.
 
         The engine copies the owner and the mode of the folder /tmp of the image into an empty volume that a new container mounts there.
         """
-        name = f"{target.slot}-{workload.tier}-{names.JOB_STATE}"
-        labels = self.labels(role=names.JOB_STATE, tier=workload.tier)
+        # No job's container has this name, because their names go on after `job-`.
+        name, labels = f"{target.slot}-jobs", self.labels(role=names.JOB_STATE)
         process = Process(command=("true",), user=USER, writable=())
         args = hardened_args(f"{self.prefix}-{name}", _busybox_image(provisioned), labels, process)
-        args.start, args.must_run, args.restart, args.network_mode = False, False, "no", "none"
+        prevent_start(args)
         args.volumes = [self._state_volume("/tmp")]
         return docker.Container(name, args, opts=self._options(parent, delete_before_replace=True))
 

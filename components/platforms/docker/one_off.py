@@ -51,17 +51,14 @@ def settings(attributes: Mapping[str, Any], command: Sequence[str], *, terminal:
     }
 
 
-def run_to_end(host: str, source: Any, command: Sequence[str], *, writable: str) -> str:
-    """Run a command with the settings of the container `source`, and return its output. Remove the container afterwards.
+def run_to_end(host: str, source: Any, command: Sequence[str], *, writable: str) -> tuple[int, str]:
+    """Run a command with the settings of the container `source`. Return its exit code and output, and remove the container.
 
     Args:
         host: address of the engine.
         source: running container of a workload.
         command: the command, with arguments.
         writable: folder below which the container may write to the volumes that `source` mounts read-only.
-
-    Raises:
-        RunError: the command ended with an exit code other than 0.
     """
     api, attributes = connect(host, within=ONCE_WITHIN).api, source.attrs
     created = with_writable_volumes(settings(attributes, command, terminal=False), writable)
@@ -73,12 +70,9 @@ def run_to_end(host: str, source: Any, command: Sequence[str], *, writable: str)
             api.connect_container_to_network(identity, network)
         api.start(identity)
         code = api.wait(identity)["StatusCode"]
-        output = api.logs(identity).decode(errors="replace").strip()
+        return code, api.logs(identity).decode(errors="replace").strip()
     finally:
         _remove(api, identity)
-    if code:
-        raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {output[-500:] or 'it printed nothing'}")
-    return output
 
 
 def with_writable_volumes(container: Mapping[str, Any], folder: str) -> dict[str, Any]:

@@ -91,17 +91,19 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
     def prepare_jobs(
         self,
         parent: Resource,
-        workload: Workload,
+        workloads: Sequence[Workload],
         target: SlotTarget,
         provisioned: Mapping[str, Resource],
         after: Dependencies,
     ) -> tuple[Mapping[str, LiveObject], Sequence[Resource]]:
         objects: dict[str, LiveObject] = {}
-        for job in workload.jobs:
-            manifest = manifests.scheduled_job(self.scope, workload, job, target, self._task_pod(workload, target, job))
-            name = manifest["metadata"]["name"]
-            objects[name] = LiveObject(path=job.path, type=CRON_JOB, name=name, inputs=manifest, within=job.timeout)
-        return objects, [*provisioned.values()]
+        for workload in workloads:
+            for job in workload.jobs:
+                pod = self._task_pod(workload, target, job)
+                manifest = manifests.scheduled_job(self.scope, workload, job, target, pod)
+                name = manifest["metadata"]["name"]
+                objects[name] = LiveObject(path=job.path, type=CRON_JOB, name=name, inputs=manifest, within=job.timeout)
+        return objects, [*provisioned.values()] if objects else []
 
     def live_objects(self, target: SlotTarget) -> Mapping[str, LiveObject]:
         return {}

@@ -24,7 +24,6 @@ from ...model.names import (
     LABEL_SLOT,
     LABEL_SWITCH,
     ROLE_JOB,
-    SERVICE_ROLES,
 )
 from ...model.workload import DatabaseCluster, Route
 from ...release.checkpoint import Checkpoint
@@ -36,6 +35,7 @@ from .access import HOLD_DATA, KINDS
 from .client import apps, connect, core, custom, dynamic, sdk
 from .errors import label_selector
 from .keys import object_key
+from .objects import OF_SERVICES
 from .pod_exec import PodSelector
 
 _ROUTES = ("gateway.networking.k8s.io", "v1")
@@ -111,7 +111,7 @@ class KubernetesInspector:
     def replica_counts(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         api = apps(self.location.context)
         in_namespace = (self.location.namespace,)
-        label = {"label_selector": f"{self._of_stack},{LABEL_ROLE} in ({', '.join(SERVICE_ROLES)})"}
+        label = {"label_selector": f"{self._of_stack},{OF_SERVICES}"}
         objects = [*api.list_namespaced_deployment(*in_namespace, **label).items]
         objects += api.list_namespaced_stateful_set(*in_namespace, **label).items
         entries: list[tuple[Mapping[str, str], int, int]] = [

@@ -67,9 +67,7 @@ def deployment(
             "spec": spec | {"topologySpreadConstraints": spread(pod_labels)},
         },
     }
-    if not workload.probe:
-        # A pod without a probe counts as available after this number of seconds.
-        manifest["spec"]["minReadySeconds"] = MIN_READY
+    manifest["spec"] |= _min_ready(workload)
     return manifest
 
 
@@ -117,10 +115,13 @@ def single_process(scope: Scope, workload: Workload, target: SlotTarget, spec: M
         "serviceName": f"{workload.tier}-pods",
         "template": {"metadata": {"labels": pod_labels | {names.LABEL_CONTENT: content}}, "spec": spec},
     }
-    if not workload.probe:
-        # A pod without a probe counts as available after this number of seconds.
-        manifest["spec"]["minReadySeconds"] = MIN_READY
+    manifest["spec"] |= _min_ready(workload)
     return manifest
+
+
+def _min_ready(workload: Workload) -> Manifest:
+    """Return the field with the seconds that a pod must run until it counts as available, for a workload without a probe."""
+    return {} if workload.probe else {"minReadySeconds": MIN_READY}
 
 
 def content_digest(template: Manifest) -> str:

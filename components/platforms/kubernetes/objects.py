@@ -15,6 +15,8 @@ from ...model.workload import Secret, Workload
 from ..base import SlotTarget
 
 Manifest = dict[str, Any]
+OF_SERVICES = f"{LABEL_ROLE} in ({', '.join(names.SERVICE_ROLES)})"
+"""Label selector of the processes of services, and of the objects that run them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,13 @@ from ...model.names import (
     LABEL_NEEDS,
     LABEL_RELEASE,
     LABEL_ROLE,
-    SERVICE_ROLES,
 )
 from ..base import STOP_WITHIN, Location, OneOff
 from . import jobs, pod_spec
 from .client import apps, connect, core, sdk
 from .errors import label_selector
 from .expansion import literals
-from .objects import Manifest
+from .objects import OF_SERVICES, Manifest
 
 LONGEST = 24 * 3600
 """Time limit in seconds of a Job. It ends commands whose client was killed."""
@@ -97,9 +96,7 @@ def _addresses(labels: Mapping[str, str], variables: Mapping[str, str]) -> list[
 def _owner(location: Location, labels: Mapping[str, str]) -> Manifest:
     """Return the Deployment of a service, or the StatefulSet of a process that must never run twice."""
     api, client = apps(location.context), connect(location.context)
-    selector = (
-        f"{label_selector({LABEL_INSTANCE: location.instance, **labels})},{LABEL_ROLE} in ({', '.join(SERVICE_ROLES)})"
-    )
+    selector = f"{label_selector({LABEL_INSTANCE: location.instance, **labels})},{OF_SERVICES}"
     try:
         for kind, read in (
             ("Deployment", api.list_namespaced_deployment),

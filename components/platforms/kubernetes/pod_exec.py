@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from pulumi import RunError
 
-from ...model.names import LABEL_INSTANCE, LABEL_ROLE, SERVICE_ROLES
+from ...model.names import LABEL_INSTANCE
 from ..base import Location
 from .client import core, sdk
 from .errors import label_selector
+from .objects import OF_SERVICES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,7 @@ def find(selector: PodSelector) -> tuple[str, str]:
         RunError: no pod with these labels runs.
     """
     location = selector.location
-    roles = f"{LABEL_ROLE} in ({', '.join(SERVICE_ROLES)})"
-    chosen = f"{label_selector({LABEL_INSTANCE: location.instance, **selector.labels})},{roles}"
+    chosen = f"{label_selector({LABEL_INSTANCE: location.instance, **selector.labels})},{OF_SERVICES}"
     api, running = core(location.context), "status.phase=Running"
     pods = api.list_namespaced_pod(location.namespace, label_selector=chosen, field_selector=running).items
     if not pods:

@@ -3,13 +3,13 @@
 A job that is due every minute writes its release and the time to Redis. Releases and rollbacks happen meanwhile. The tests run in file order.
 """
 
-import shlex
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from .redis_program import CLIENT, output_lines
 from .stack import (
     Stack,
     create_board,
@@ -19,33 +19,18 @@ from .stack import (
     steady_requests,
 )
 
-CLIENT = """
-import os, pathlib, sys, time
-import redis
-password = pathlib.Path(os.environ["CACHE_PASSWORD_FILE"]).read_text().strip()
-client = redis.Redis(host=os.environ["CACHE_HOST"], port=int(os.environ["CACHE_PORT"]), password=password)
+TICK = f"""{CLIENT}
+client.rpush("ticks", f"{{os.environ['RELEASE']}} {{os.environ['SLOT']}} {{int(time.time()) // 60}}")
 """
-TICK = (
-    CLIENT
-    + """
-client.rpush("ticks", f"{os.environ['RELEASE']} {os.environ['SLOT']} {int(time.time()) // 60}")
-"""
-)
-SLOW = (
-    CLIENT
-    + """
+SLOW = f"""{CLIENT}
 client.set("slow", "began")
 time.sleep(70)
-client.set("slow", f"ended by {os.environ['RELEASE']}")
+client.set("slow", f"ended by {{os.environ['RELEASE']}}")
 """
-)
-READ = (
-    CLIENT
-    + """
+READ = """
 print("slow", (client.get("slow") or b"").decode())
 print(*(tick.decode() for tick in client.lrange("ticks", 0, -1)), sep="\\n")
 """
-)
 EVERY_MINUTE = "* * * * *"
 
 
@@ -62,7 +47,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def read(stack: Stack) -> list[str]:
     """Return the lines of the keys that the jobs write: first the state of the slow job, then a line for each run of `tick`."""
-    lines = stack.run_ci("container", "api", f"python -c {shlex.quote(READ)}").splitlines()
+    lines = output_lines(stack, READ)
     start = next(number for number, line in enumerate(lines) if line.startswith("slow"))
     return [line for line in lines[start:] if line]
 

@@ -5,7 +5,6 @@ time, their entries would alternate. The tests run in file order.
 """
 
 import os
-import shlex
 import signal
 from collections.abc import Iterator
 from itertools import groupby, pairwise
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from .redis_program import CLIENT, output_lines
 from .stack import (
     ClusterStack,
     DockerStack,
@@ -24,23 +24,14 @@ from .stack import (
     steady_requests,
 )
 
-TICKER = """
-import os, pathlib, signal, time, uuid
-import redis
-password = pathlib.Path(os.environ["CACHE_PASSWORD_FILE"]).read_text().strip()
-client = redis.Redis(host=os.environ["CACHE_HOST"], port=int(os.environ["CACHE_PORT"]), password=password)
-identity, ends = f"{os.environ['RELEASE']}/{uuid.uuid4().hex[:8]}", []
+TICKER = f"""{CLIENT}
+identity, ends = f"{{os.environ['RELEASE']}}/{{uuid.uuid4().hex[:8]}}", []
 signal.signal(signal.SIGTERM, lambda *_: ends.append(time.time() + 1))
 while not ends or time.time() < ends[0]:
-    client.rpush("ticks", f"{identity} {time.time()}")
+    client.rpush("ticks", f"{{identity}} {{time.time()}}")
     time.sleep(0.02)
 """
-READER = """
-import os, pathlib, redis
-password = pathlib.Path(os.environ["CACHE_PASSWORD_FILE"]).read_text().strip()
-client = redis.Redis(host=os.environ["CACHE_HOST"], port=int(os.environ["CACHE_PORT"]), password=password)
-print(*(tick.decode() for tick in client.lrange("ticks", 0, -1)), sep="\\n")
-"""
+READER = 'print(*(tick.decode() for tick in client.lrange("ticks", 0, -1)), sep="\\n")'
 
 
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
@@ -55,8 +46,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def ticks(stack: Stack) -> list[tuple[str, float]]:
     """Return the entries of all processes until now: identity and time."""
-    lines = stack.run_ci("container", "api", f"python -c {shlex.quote(READER)}").splitlines()
-    pairs = (line.split() for line in lines if "/" in line and len(line.split()) == 2)
+    pairs = (line.split() for line in output_lines(stack, READER) if "/" in line and len(line.split()) == 2)
     return [(identity, float(when)) for identity, when in pairs]
 
 

@@ -319,10 +319,7 @@ def test_own_gateway_has_a_listener_for_each_host() -> None:
 def test_objects_of_services_with_hosts_satisfy_every_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
     for assert_invariant, entry in invariants.cases(deployed("dev")):
         assert_invariant(entry)
-    monkeypatch.setitem(test_kubernetes.ALL, "hosts", deployed("staging"))
-    for assert_invariant, applies_to in test_kubernetes.CHECKS:
-        for entry in filter(applies_to, deployed("staging").objects):
-            assert_invariant(entry)
+    test_kubernetes.assert_every_invariant(deployed("staging"), monkeypatch)
     test_reachability.lets_no_stray_pod_connect(Network(deployed("staging")))
 
 

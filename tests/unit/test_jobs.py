@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from ci.scheduled_jobs import live_jobs
 from ci.scheduled_jobs import problems as job_problems
-from components.config import ConfigError, load_app
-from components.config.grammar import cron_times
+from components.config import ConfigError, grammar, load_app
 from components.model.names import JOB_STATE, LABEL_DATA, LABEL_RELEASE, LABEL_SLOT
 from components.model.schedules import Schedule, posix_rule
 from components.model.workload import Job
@@ -192,10 +191,7 @@ def test_containers_satisfy_every_docker_invariant() -> None:
 
 
 def test_objects_satisfy_every_kubernetes_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(test_kubernetes.ALL, "jobs", first("staging"))
-    for assert_invariant, applies_to in test_kubernetes.CHECKS:
-        for entry in filter(applies_to, first("staging").objects):
-            assert_invariant(entry)
+    test_kubernetes.assert_every_invariant(first("staging"), monkeypatch)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -211,7 +207,7 @@ NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
 
 
 def schedule(cron: str, zone: str = "UTC") -> Schedule:
-    return Schedule.from_times(cron_times(cron.split()), zone)
+    return grammar.schedule(cron, zone)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +369,7 @@ def test_missed_due_times_are_skipped_or_made_up_by_one_run(state: Path, makes_u
 @pytest.mark.parametrize("stack", STACKS)
 def test_status_shows_the_last_run_and_the_next_due_time(stack: str) -> None:
     runs = [JobRun(job="digest", due=NOON, code=0, seconds=3.0)]
-    digest = {job.name: job for job in live_jobs(parse(checkpoint_of(first(stack))), runs)}["digest"]
+    digest = {job.name: job for job in live_jobs(parse(checkpoint_of(first(stack))), lambda: runs)}["digest"]
     line = digest.describe(NOON + timedelta(minutes=1))
     assert (
         "*/5 * * * * Europe/Berlin; last 2026-03-28 12:00 UTC, exit code 0 after 3 s; next 2026-03-28 12:05 UTC" in line
@@ -386,16 +382,16 @@ def test_failed_job_and_overdue_job_are_problems(stack: str) -> None:
     failed = JobRun(job="digest", due=NOON, code=3, seconds=1.0)
     assert any(
         "digest failed" in text and "exit code 3" in text
-        for text in job_problems(state, [failed], NOON + timedelta(minutes=1))
+        for text in job_problems(live_jobs(state, lambda: [failed]), state, NOON + timedelta(minutes=1))
     )
-    [digest] = [job for job in live_jobs(state, []) if job.name == "digest"]
+    [digest] = [job for job in live_jobs(state, list) if job.name == "digest"]
     assert "was due at 2026-03-28 12:05 UTC" in digest.problem(NOON + timedelta(hours=1), NOON)
     assert digest.problem(NOON + timedelta(minutes=8), NOON) == ""
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_jobs_of_the_standby_are_not_shown(stack: str) -> None:
-    jobs = live_jobs(parse(checkpoint_of(second(stack))), [])
+    jobs = live_jobs(parse(checkpoint_of(second(stack))), list)
     assert [job.name for job in jobs] == ["cleanup", "digest"]
 
 

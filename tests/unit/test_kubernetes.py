@@ -143,6 +143,14 @@ CHECKS: list[tuple[Callable[[Registered], None], Callable[[Registered], bool]]] 
 """Pairs: a check of one object, and a function that returns whether the check applies to an object."""
 
 
+def assert_every_invariant(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apply every check of one object to the objects of another test's deployment."""
+    monkeypatch.setitem(ALL, "another test", deployment)
+    for assert_invariant, applies_to in CHECKS:
+        for entry in filter(applies_to, deployment.objects):
+            assert_invariant(entry)
+
+
 def check_all(
     items: list[tuple[str, Registered]], applies_to: Callable[[Registered], bool]
 ) -> Callable[[Callable[[Registered], None]], Callable[[], None]]:

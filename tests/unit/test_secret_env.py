@@ -79,10 +79,7 @@ def test_no_value_of_a_template_is_in_a_plain_input(deployment: Deployment) -> N
 def test_containers_with_secret_variables_satisfy_every_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
     for assert_invariant, entry in invariants.cases(DEV):
         assert_invariant(entry)
-    monkeypatch.setitem(test_kubernetes.ALL, "secret_env", STAGING)
-    for assert_invariant, applies_to in test_kubernetes.CHECKS:
-        for entry in filter(applies_to, STAGING.objects):
-            assert_invariant(entry)
+    test_kubernetes.assert_every_invariant(STAGING, monkeypatch)
 
 
 def test_tasks_connect_to_the_database_without_the_pooler() -> None:

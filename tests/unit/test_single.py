@@ -152,10 +152,7 @@ def test_containers_satisfy_every_docker_invariant() -> None:
 
 
 def test_objects_satisfy_every_kubernetes_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(test_kubernetes.ALL, "single", first("staging"))
-    for assert_invariant, applies_to in test_kubernetes.CHECKS:
-        for entry in filter(applies_to, first("staging").objects):
-            assert_invariant(entry)
+    test_kubernetes.assert_every_invariant(first("staging"), monkeypatch)
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -135,10 +135,7 @@ def test_objects_of_a_new_service_satisfy_every_kubernetes_invariant(
     monitoring: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployed = deploy_with_search("staging", monitoring)
-    monkeypatch.setitem(test_kubernetes.ALL, "search_service", deployed)
-    for assert_invariant, applies_to in test_kubernetes.CHECKS:
-        for entry in filter(applies_to, deployed.objects):
-            assert_invariant(entry)
+    test_kubernetes.assert_every_invariant(deployed, monkeypatch)
     assert deployed.get_object("StatefulSet", "search")
     assert not monitoring or deployed.get_object("Deployment", "search-exporter")
 
@@ -422,10 +419,7 @@ class TestRoutedService:
         for assert_invariant, entry in invariants.cases(containers):
             assert_invariant(entry)
         objects = deploy(self.app(paths=["/admin"]), environment("staging"), stack="staging")
-        monkeypatch.setitem(test_kubernetes.ALL, "admin_service", objects)
-        for assert_invariant, applies_to in test_kubernetes.CHECKS:
-            for entry in filter(applies_to, objects.objects):
-                assert_invariant(entry)
+        test_kubernetes.assert_every_invariant(objects, monkeypatch)
         edges = {("gateway", "admin-blue"), ("admin-blue", "api-blue")}
         assert Network(objects).graph() == test_reachability.expected_graph("staging", "blue") | edges
 

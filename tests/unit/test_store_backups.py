@@ -67,10 +67,7 @@ class TestResources:
         invariants.no_secret_is_in_a_plain_input(deployed("dev"), SECRETS.values())
 
     def test_objects_satisfy_every_kubernetes_invariant(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(test_kubernetes.ALL, "store-backups", deployed("staging"))
-        for assert_invariant, applies_to in test_kubernetes.CHECKS:
-            for entry in filter(applies_to, deployed("staging").objects):
-                assert_invariant(entry)
+        test_kubernetes.assert_every_invariant(deployed("staging"), monkeypatch)
 
     @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
     @pytest.mark.parametrize("stack", STACKS)

@@ -92,10 +92,7 @@ def test_containers_of_stores_satisfy_every_docker_invariant() -> None:
 
 
 def test_objects_of_stores_satisfy_every_kubernetes_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(test_kubernetes.ALL, "stores", deployed("staging"))
-    for assert_invariant, applies_to in test_kubernetes.CHECKS:
-        for entry in filter(applies_to, deployed("staging").objects):
-            assert_invariant(entry)
+    test_kubernetes.assert_every_invariant(deployed("staging"), monkeypatch)
     for name in ("mysql", "sessions", "gotenberg"):
         assert deployed("staging").get_object("StatefulSet", name)
 
